@@ -18,7 +18,7 @@ from rich.console import Console
 
 import gcpool
 import gcpool.__main__ as cli
-from gcpool._demo import comparison, conductor, scenes, workload
+from gcpool._demo import comparison, conductor, figures, scenes, workload
 from gcpool._demo.conductor import Demo, Settings
 from gcpool._demo.echo_server import EchoServer, ServerError, pick_port
 from gcpool._demo.report import PIPED_WIDTH, Report, describe_glance
@@ -350,7 +350,7 @@ def test_comparison_measures_all_cases() -> None:
 def test_progress_line_on_a_terminal_is_drawn_in_place() -> None:
     output = io.StringIO()
     report = Report(Console(file=output, force_terminal=True, width=80))
-    text = describe_glance(workload.Glance(answered=5, errors=12_345, out=16, waiting=9_984), 54_321.0, 'starting')
+    text = describe_glance(figures.Glance(answered=5, errors=12_345, out=16, waiting=9_984), 54_321.0, 'starting')
 
     line = report.progress('threads', 6.0)
     with line.live():
@@ -363,7 +363,7 @@ def test_progress_line_on_a_terminal_is_drawn_in_place() -> None:
 
 def test_report_is_ascii_where_the_output_is() -> None:
     raw = io.BytesIO()
-    column = workload.Figures('4 threads, TCP', 2, 1.0, workload.Tally(), 1.0, dict.fromkeys(STATS, 0), 0)
+    column = figures.Figures('4 threads, TCP', 2, 1.0, figures.Tally(), 1.0, dict.fromkeys(STATS, 0), 0)
 
     with io.TextIOWrapper(raw, encoding='ascii') as output:
         report = Report(Console(file=output, width=PIPED_WIDTH))
@@ -384,15 +384,15 @@ STATS = ('created', 'acquires', 'dead', 'broken', 'waits')
 
 @pytest.mark.parametrize(('shares', 'index'), [([5, 5, 5, 5], 1.0), ([8, 0, 0, 0], 0.25), ([3, 1], 0.8)])
 def test_jain(shares: list[int], index: float) -> None:
-    assert workload.jain(shares) == pytest.approx(index)
+    assert figures.jain(shares) == pytest.approx(index)
 
 
 def test_wait_percentiles() -> None:
-    tally = workload.Tally(waits=array.array('d', [value / 100 for value in range(100, 0, -1)]))
-    figures = workload.Figures('', 1, 1.0, tally, 1.0, {}, 0)
+    tally = figures.Tally(waits=array.array('d', [value / 100 for value in range(100, 0, -1)]))
+    column = figures.Figures('', 1, 1.0, tally, 1.0, {}, 0)
 
-    assert figures.wait_percentile(50) == pytest.approx(0.51)
-    assert figures.wait_percentile(99) == pytest.approx(1.0)
+    assert column.wait_percentile(50) == pytest.approx(0.51)
+    assert column.wait_percentile(99) == pytest.approx(1.0)
 
 
 def test_server_counts_and_comes_back_on_its_port() -> None:

@@ -4,6 +4,7 @@
     src/gcpool/_contexts_asyncio.py -> src/gcpool/_contexts_threads.py
     src/gcpool/_growing_asyncio.py -> src/gcpool/_growing_threads.py
     src/gcpool/_lifecycle_asyncio.py -> src/gcpool/_lifecycle_threads.py
+    src/gcpool/_serving_asyncio.py -> src/gcpool/_serving_threads.py
     tests/pool/NAME.py             -> tests/pool_threads/NAME.py, but for conftest.py, which is for coroutines
 
 What is generated is checked in. ``--check`` changes nothing and fails, with a diff, where a checked-in file differs
@@ -43,6 +44,7 @@ TEXT = {
     '_contexts_asyncio': '_contexts_threads',
     '_growing_asyncio': '_growing_threads',
     '_lifecycle_asyncio': '_lifecycle_threads',
+    '_serving_asyncio': '_serving_threads',
     'collector_asyncio': 'collector_threads',
     'events_asyncio': 'events_threads',
     '_runtime_asyncio': '_runtime_threads',
@@ -55,6 +57,7 @@ PACKAGE = {
     Path('src/gcpool/_contexts_asyncio.py'): Path('src/gcpool/_contexts_threads.py'),
     Path('src/gcpool/_growing_asyncio.py'): Path('src/gcpool/_growing_threads.py'),
     Path('src/gcpool/_lifecycle_asyncio.py'): Path('src/gcpool/_lifecycle_threads.py'),
+    Path('src/gcpool/_serving_asyncio.py'): Path('src/gcpool/_serving_threads.py'),
 }
 # All of it: every module of the one directory becomes one of the other.
 TESTS = Path('tests/pool')

@@ -32,6 +32,7 @@ cdef class Entry(HeapMember)
 cdef class Growth(HeapMember)
 
 include "_engine/directory.pxd"
+include "_engine/spellings.pxd"
 include "_engine/endpoint.pxd"
 include "_engine/growth.pxd"
 include "_engine/entry.pxd"
@@ -45,6 +46,7 @@ include "_facade/base.pxd"
 include "_facade/lease.pxd"
 include "_facade/threads.pxd"
 include "_facade/loop.pxd"
+include "_facade/ready.pxd"
 include "_facade/asyncio.pxd"
 include "_facade/manager_call.pxd"
 include "_facade/release_coroutine.pxd"

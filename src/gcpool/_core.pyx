@@ -104,8 +104,10 @@ include "_engine/entry.pxi"
 include "_engine/endpoint.pxi"
 # One acquire in progress, and how it is notified.
 include "_engine/waiter.pxi"
-# From an endpoint, however it is spelled, to its endpoint pool; from a connection to its entry.
+# From an endpoint to its endpoint pool; from a connection to its entry.
 include "_engine/directory.pxi"
+# Several endpoints that count as one.
+include "_engine/spellings.pxi"
 # The expiry queue: what is due, when the next is, and who is told.
 include "_engine/deadlines.pxi"
 # Which idle connection is closed for another endpoint.
@@ -118,8 +120,16 @@ include "_engine/release_watches.pxi"
 include "_engine/relief.pxi"
 # Whether an endpoint can be connected to: outages, and when the next attempt is due.
 include "_engine/outages.pxi"
-# Connections that the pool itself creates: in the background, up to a minimum, in an outage.
+# Connections that the pool itself creates: which endpoints it does that for,
 include "_engine/growth.pxi"
+# up to which minimum,
+include "_engine/minimums.pxi"
+# to which pinned endpoints,
+include "_engine/pins.pxi"
+# which slots it has reserved for that,
+include "_engine/reserved.pxi"
+# and how such a create goes.
+include "_engine/creates.pxi"
 # Who was overtaken, and for how long.
 include "_engine/overtaking.pxi"
 # The dispatcher: who gets a free slot.
@@ -130,6 +140,8 @@ include "_engine/timers.pxi"
 include "_engine/nesting.pxi"
 # An acquire: what it gets, and how it ends.
 include "_engine/acquiring.pxi"
+# The connect of an acquire, and how it ends.
+include "_engine/connects.pxi"
 # A release: what becomes of the connection.
 include "_engine/releasing.pxi"
 # Checks that the pool makes in the background.
@@ -152,6 +164,8 @@ include "_engine/lifecycle.pxi"
 include "_engine/watchers.pxi"
 # Gauges and counters.
 include "_engine/statistics.pxi"
+# The parameters of a core, and its end.
+include "_engine/construction.pxi"
 # PoolCore: the questions that a facade asks.
 include "_engine/pool.pxi"
 # Whether the books balance; for tests.
@@ -173,12 +187,19 @@ include "_facade/base.pxi"
 include "_facade/lease.pxi"
 # The pool for threads.
 include "_facade/threads.pxi"
+# How it closes connections, and how it creates and checks them.
+include "_facade/threads_closing.pxi"
+include "_facade/threads_calls.pxi"
 # Its context manager.
 include "_facade/threads_context.pxi"
 # The event loop that a pool belongs to.
 include "_facade/loop.pxi"
+# Connections that a task may have without waiting.
+include "_facade/ready.pxi"
 # The pool for asyncio.
 include "_facade/asyncio.pxi"
+# Which of its methods count as coroutine functions.
+include "_facade/coroutine_marks.pxi"
 # Its context manager.
 include "_facade/asyncio_context.pxi"
 # What a task awaits: a call of the manager's.

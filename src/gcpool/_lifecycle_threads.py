@@ -1,6 +1,6 @@
 # Generated from src/gcpool/_lifecycle_asyncio.py by .github/scripts/generate_threading.py; do not edit.
 
-"""How a pool is opened and closed, drained and suspended.
+"""How a pool is opened and closed, resized, drained and suspended.
 
 The half for threads is generated from the half for asyncio.
 """
@@ -9,17 +9,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Generic
 
 from ._core import Waiter
+from ._limits import Limits
 from ._parameters import check_flag, check_optional_seconds
-from ._runtime_threads import SyncRuntime
+from ._serving_threads import SyncServing
 from ._time_limits import get_deadline, seconds
 from .exceptions import (
-    BaseError,
     ConnectionPoolClosedError,
     PoolInUse,
     PoolNotSuspended,
-    PoolSuspended,
     PoolTimeout,
-    TooManyRequests,
 )
 from .managers import ConnectionT, EndpointT
 
@@ -37,7 +35,7 @@ class _EveryEndpoint:
 EVERY_ENDPOINT: Final = _EveryEndpoint()
 
 
-class SyncLifecycle(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, ConnectionT]):
+class SyncLifecycle(SyncServing[EndpointT, ConnectionT], Generic[EndpointT, ConnectionT]):
     """The life of a pool, from its opening to its end, and the pauses in between."""
 
     __slots__ = ()
@@ -150,6 +148,54 @@ class SyncLifecycle(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
             if self._collector is not None:
                 self._collector.stop()
 
+    # -- the limits ---------------------------------------------------------------------------------------------------
+
+    def resize(
+        self,
+        *,
+        min_idle: int | None = None,
+        max_size: int | None = None,
+        total_max_size: int | None = None,
+        min_size: int | None = None,
+        max_waiting: int | None = None,
+    ) -> None:
+        """Change the limits while the pool is in use. All of them are checked together before anything is changed.
+
+        When a limit is raised, acquires that wait are served at once. Idle connections beyond a lowered limit are
+        closed before this returns, connections in use beyond it when they are returned. A limit that was never given
+        goes on adapting to the others.
+
+        :param min_idle: as for the pool; None leaves it as it is
+        :param max_size: the same
+        :param total_max_size: the same
+        :param min_size: the same
+        :param max_waiting: the same; acquires that wait already go on waiting
+        :raises TypeError: when one is of a wrong type
+        :raises ValueError: when one is out of range, or contradicts another one
+        :raises ConnectionPoolClosedError: when the pool is closed
+        :raises EventLoopMismatch: (asyncio) when the pool belongs to another event loop
+        """
+        core = self._core
+        self._arm(Waiter(None))  # refuses another event loop
+        resized = False
+        while not resized:
+            known: Limits = self._known_limits()
+            limits = known.changed(
+                min_idle=min_idle,
+                max_size=max_size,
+                total_max_size=total_max_size,
+                min_size=min_size,
+                max_waiting=max_waiting,
+            )
+            if core.closed:
+                raise ConnectionPoolClosedError('the pool is closed: its limits can no longer be changed')
+            try:
+                # False if another call has changed them in between: these were checked against the old ones.
+                resized = core.resize(core.now(), **limits.as_dict(), limits=limits, expected=known)
+            finally:
+                self._dispose_doomed()
+        self._tell_of_pool('resized', 'the limits are %s', self._known_limits().as_dict())
+
     # -- drain --------------------------------------------------------------------------------------------------------
 
     def drain(self, endpoint: EndpointT | _EveryEndpoint = EVERY_ENDPOINT, *, idle_only: bool = False) -> None:
@@ -247,17 +293,3 @@ class SyncLifecycle(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
             except BaseException:
                 core.unwatch(waiter)
                 raise
-
-    # -- what acquires are told ---------------------------------------------------------------------------------------
-
-    def _refusal_of(self, waiter: Waiter, endpoint: EndpointT) -> BaseError:
-        text = self._observer.text(endpoint)
-        if waiter.turned_away:
-            return TooManyRequests(self._core.max_waiting, self._observer.shown(endpoint), self._observer.name)
-        if waiter.refusal == 'closed':
-            return ConnectionPoolClosedError(f'the pool is closed: no connection to {text} can be acquired')
-        if waiter.refusal == 'not open':
-            return ConnectionPoolClosedError(
-                f'the pool is not open yet: no connection to {text} can be acquired before open()'
-            )
-        return PoolSuspended(f'the pool is suspended: no connection to {text} can be acquired before resume()')

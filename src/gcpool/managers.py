@@ -23,8 +23,9 @@ class _RolledBack:
         return 'ROLLED_BACK'
 
 
-#: What ``on_release`` may return if it has rolled back a transaction that the connection's user left open. If the
-#: user's block did not raise, the pool says so in the log, once: other pools would have committed it.
+#: What ``on_release`` may return if it has rolled back a transaction that the connection's user left open. The pool
+#: says so in the log, once, because other pools would have committed it; but not while an exception is on its way, out
+#: of the user's block, or past a ``finally`` that returns the connection.
 ROLLED_BACK: Final = _RolledBack()
 
 EndpointT = TypeVar('EndpointT', bound=Hashable)
@@ -257,7 +258,7 @@ class AsyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
         :param conn: the connection
         """
 
-    async def on_release(self, endpoint: EndpointT, conn: ConnectionT) -> None:
+    async def on_release(self, endpoint: EndpointT, conn: ConnectionT) -> object:
         """Called when a connection is returned. If it raises, the connection becomes idle all the same.
 
         :param endpoint: the connection's endpoint

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Literal, cast
 
 from ._callables import SyncCallablesManager
-from ._core import PARALLEL_DISPOSALS, Entry, Observer, Waiter
+from ._core import Observer
+from ._hooks import Hooks, check_manager
 from ._lifecycle_threads import SyncLifecycle
 from ._limits import (
     DEFAULT_IDLE_TIMEOUT,
@@ -17,13 +18,11 @@ from ._limits import (
 )
 from ._parameters import (
     MAX_SIZE,
-    Hooks,
     check_acquired,
     check_check_parameters,
     check_facade_parameters,
     check_flag,
     check_keepalive,
-    check_manager,
     check_name,
     check_on_event,
     check_optional_seconds,
@@ -32,7 +31,6 @@ from ._parameters import (
     make_core,
     refuse_parameters_of_idle,
 )
-from ._time_limits import get_deadline
 from ._workers.collector_threads import SyncCollector
 from ._workers.events_threads import SyncEvents
 from .common import BaseConnectionPool
@@ -317,152 +315,6 @@ class ConnectionPool(
         if core.closed:
             raise ConnectionPoolClosedError('the pool is closed: no connection can be checked')
         return self._check_groups(core.idle_entries(endpoint))
-
-    def resize(
-        self,
-        *,
-        min_idle: int | None = None,
-        max_size: int | None = None,
-        total_max_size: int | None = None,
-        min_size: int | None = None,
-        max_waiting: int | None = None,
-    ) -> None:
-        """Change the limits while the pool is in use. All of them are checked together before anything is changed.
-
-        When a limit is raised, acquires that wait are served at once. Idle connections beyond a lowered limit are
-        closed before this returns, connections in use beyond it when they are returned. A limit that was never given
-        goes on adapting to the others.
-
-        :param min_idle: as for the pool; None leaves it as it is
-        :param max_size: the same
-        :param total_max_size: the same
-        :param min_size: the same
-        :param max_waiting: the same; acquires that wait already go on waiting
-        :raises TypeError: when one is of a wrong type
-        :raises ValueError: when one is out of range, or contradicts another one
-        :raises ConnectionPoolClosedError: when the pool is closed
-        :raises EventLoopMismatch: (asyncio) when the pool belongs to another event loop
-        """
-        core = self._core
-        self._arm(Waiter(None))  # refuses another event loop
-        resized = False
-        while not resized:
-            known: Limits = self._known_limits()
-            limits = known.changed(
-                min_idle=min_idle,
-                max_size=max_size,
-                total_max_size=total_max_size,
-                min_size=min_size,
-                max_waiting=max_waiting,
-            )
-            if core.closed:
-                raise ConnectionPoolClosedError('the pool is closed: its limits can no longer be changed')
-            try:
-                # False if another call has changed them in between: these were checked against the old ones.
-                resized = core.resize(core.now(), **limits.as_dict(), limits=limits, expected=known)
-            finally:
-                self._dispose_doomed()
-        self._tell_of_pool('resized', 'the limits are %s', self._known_limits().as_dict())
-
-    def _serve(self, waiter: Waiter, timeout: float | None, found_dead: bool, since: float | None = None) -> None:
-        """Drive a waiter until it holds an acquired connection. When this raises, the caller cancels the waiter.
-
-        :param waiter: holds nothing, or, if ``found_dead``, a connection that was found dead
-        :param timeout: seconds to wait at most, None for no limit
-        :param since: when the time limit began to count, None for now
-        """
-        core = self._core
-        endpoint = waiter.endpoint
-        began = core.now() if since is None else since
-        deadline = get_deadline(began, timeout)
-        while True:
-            signal = self._arm(waiter)
-            queued = self._ask(waiter, found_dead, deadline, timeout)
-            if queued:
-                if not self._wait(signal, deadline, core.give_up, waiter):
-                    raise self._waited_too_long(endpoint, cast('float', deadline), cast('float', timeout))
-                core.end_wait(waiter, core.now())
-            if waiter.turned_away or waiter.refused:
-                raise self._refusal_of(waiter, endpoint)
-            self._raise_failure(waiter)
-            if waiter.held is None:
-                # On threads: a signal handler that acquired while this waited has taken over what this was served.
-                found_dead = False
-                continue
-            if waiter.has_ticket:
-                if self._connect(waiter, deadline, timeout):
-                    break
-                found_dead = False
-                continue
-            found_dead = False
-            if not self._must_check(waiter):
-                break
-            # One check_timeout is enough. After that the pool checks what this acquire is served, in the background,
-            # while it goes on to the next connection, or connects in the place of the dead one.
-            if waiter.check_timed_out and core.leave_check_to_pool(waiter, core.now()):
-                continue
-            if self._check(waiter, deadline, timeout):
-                break
-            found_dead = True
-        if self._hooks_acquire and core.still_holds(waiter):
-            self._manager.on_acquire(waiter.endpoint, waiter.served.conn)
-        core.must_hold(waiter, endpoint)
-
-    def _ask(self, waiter: Waiter, found_dead: bool, deadline: float | None, timeout: float | None) -> bool:
-        """Ask the core for a connection, or for another one, and start the closes that this needs.
-
-        :return: whether the waiter is queued
-        """
-        core = self._core
-        if found_dead:
-            core.reject_dead(waiter)
-        dead_entry = waiter.dead_entry if self._hooks_dead else None
-        if dead_entry is not None and waiter.check_timed_out:
-            # The close may take as long as the check: this acquire does not wait for it.
-            self._tell_when_closed(dead_entry)
-            dead_entry = None
-        queued = core.request(waiter, core.now())
-        self._begin_disposals(deadline)
-        if dead_entry is not None:
-            self._wait_until_closed(dead_entry, deadline, timeout)
-            self._manager.on_connection_dead(waiter.endpoint, dead_entry.conn)
-        return queued
-
-    def _wait_until_closed(self, entry: Entry, deadline: float | None = None, timeout: float | None = None) -> None:
-        """Wait until the connection of an entry is closed, by whichever task or thread."""
-        core = self._core
-        watcher = Waiter(None)
-        signal = self._arm(watcher)
-        try:
-            if core.watch_gone(watcher, entry) and not self._wait(signal, deadline, core.unwatch, watcher):
-                raise self._timed_out(
-                    'dispose',
-                    entry.endpoint,
-                    cast('float', deadline),
-                    cast('float', timeout),
-                    'waiting for a dead connection to %s to be closed',
-                )
-        except BaseException:
-            core.unwatch(watcher)
-            raise
-
-    def _due_in(self) -> float | None:
-        """Return the seconds until the next idle connection is due for a close or a check; None if none ever is."""
-        core = self._core
-        dues = [due for due in (core.next_due() if core.collects else None, core.next_check()) if due is not None]
-        return max(min(dues) - core.now(), 0.0) if dues else None
-
-    def _collect(self) -> float | None:
-        """Close what is due, and begin the checks that are. Return what :py:meth:`_due_in` does."""
-        core = self._core
-        if core.begin_due_checks(core.now()):
-            self._begin_disposals()
-        found = int(core.collects)
-        while found:
-            found = core.doom_due(core.now(), PARALLEL_DISPOSALS, True)
-            # Also when nothing is due: being told the time, the core may have doomed a connection for a waiter.
-            self._dispose_due()
-        return self._due_in()
 
 
 class NullConnectionPool(ConnectionPool[EndpointT, ConnectionT], Generic[EndpointT, ConnectionT]):

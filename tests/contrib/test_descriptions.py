@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gcpool._parameters import Hooks
+from gcpool._hooks import Hooks
 from gcpool.contrib._descriptions import description_of, shown
 from gcpool.contrib._errors import look_up, raise_connect_error, raise_connect_timeout, unknown_endpoint
 from gcpool.contrib.http import HttpConnectionManager

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gcpool._parameters import NO_ENDPOINT, Hooks
+from gcpool._hooks import NO_ENDPOINT, Hooks
 from gcpool.contrib._one_place import DEFAULT_ENDPOINT
 from gcpool.exceptions import UnknownEndpoint
 from gcpool.managers import AsyncConnectionManager, SyncConnectionManager

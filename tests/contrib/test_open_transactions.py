@@ -1,30 +1,29 @@
-"""A transaction that is rolled back although its user's block did not raise is told once a manager."""
+"""A transaction that is rolled back although its user's block did not raise is told once a pool."""
 
 import inspect
 import logging
 import sqlite3
 import sys
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gcpool.asyncio import ConnectionPool as AsyncConnectionPool
-from gcpool.contrib._open_transactions import OpenTransactionWarning
 from gcpool.threading import ConnectionPool
 from tests.contrib.conftest import Run
 
-TEXT = 'a transaction was left open on a connection to'
+TEXT = 'orders: a transaction on a connection to'
 
 POSTGRES = pytest.mark.postgres
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     # Without those of an event loop in debug mode.
-    return [record for record in caplog.records if record.name.startswith('gcpool')]
+    return [
+        record for record in caplog.records if record.name.startswith('gcpool') and record.levelno >= logging.WARNING
+    ]
 
 
 async def result_of(call: Any) -> Any:
@@ -123,7 +122,9 @@ def parameters(*without: str) -> pytest.MarkDecorator:
 
 def pool_of(manager: Any) -> Any:
     is_async = inspect.iscoroutinefunction(manager.create)
-    return (AsyncConnectionPool if is_async else ConnectionPool)(manager, max_size=1, acquire_timeout=30.0)
+    return (AsyncConnectionPool if is_async else ConnectionPool)(
+        manager, max_size=1, acquire_timeout=30.0, name='orders'
+    )
 
 
 async def use(pool: Any, endpoint: str, do: Callable[[Any], Any]) -> None:
@@ -159,9 +160,26 @@ def test_is_told_once(
     run(main)
     [record] = told(caplog)
     assert record.levelno == logging.WARNING
-    assert record.name == f'gcpool.contrib.{kind.name.partition(".")[0]}'
-    assert record.getMessage().startswith(f'{TEXT} {endpoint!r}, and is rolled back: commit before')
-    assert 'use autocommit' in record.getMessage()
+    assert record.name == 'gcpool'
+    assert record.getMessage().startswith(f'{TEXT} {endpoint!r} was rolled back, because it was left open: commit it')
+    assert 'autocommit' in record.getMessage()
+
+
+@parameters('asyncpg')
+def test_each_pool_of_a_manager_tells(
+    request: pytest.FixtureRequest, run: Run, caplog: pytest.LogCaptureFixture, kind: Kind
+) -> None:
+    manager = kind.manager(request)
+    endpoint = kind.endpoint(request)
+
+    async def main() -> None:
+        for _ in range(2):
+            pool = pool_of(manager)
+            await use(pool, endpoint, kind.begin)
+            await result_of(pool.close())
+
+    run(main)
+    assert len(told(caplog)) == 2
 
 
 @POSTGRES
@@ -182,7 +200,7 @@ def test_asyncpg_is_told_beside_what_it_says_itself(
         await pool.close()
 
     asyncio.run(main())
-    assert [record.getMessage().partition(',')[0] for record in told(caplog)] == [f"{TEXT} 'db'"]
+    assert [record.getMessage().partition(' was rolled')[0] for record in told(caplog)] == [f"{TEXT} 'db'"]
     assert len(said) == 3
 
 
@@ -277,7 +295,7 @@ def test_is_told_with_a_full_reset_too(
         await result_of(pool.close())
 
     run(main)
-    assert [record.getMessage().partition(',')[0] for record in told(caplog)] == [f"{TEXT} 'db'"]
+    assert [record.getMessage().partition(' was rolled')[0] for record in told(caplog)] == [f"{TEXT} 'db'"]
 
 
 if sys.version_info >= (3, 12):  # the parameter autocommit is new there
@@ -313,28 +331,3 @@ def test_shows_no_password(request: pytest.FixtureRequest, run: Run, caplog: pyt
     run(main)
     assert f"'{server.host}:{server.port}/{server.database}'" in caplog.text
     assert server.password not in caplog.text
-
-
-class Counting:
-    """A logger that counts."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-
-    def warning(self, message: str, *args: object) -> None:
-        self.calls.append(message)
-
-
-def test_threads_that_are_first_at_the_same_time_are_told_once() -> None:
-    logger: Any = Counting()
-    warning = OpenTransactionWarning(logger)
-    barrier = threading.Barrier(8)
-
-    def tell() -> None:
-        barrier.wait()
-        warning.about_to_roll_back('db')
-
-    with ThreadPoolExecutor(8) as executor:
-        for future in [executor.submit(tell) for _ in range(8)]:
-            future.result()
-    assert len(logger.calls) == 1

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gcpool._parameters import Hooks
+from gcpool._hooks import Hooks
 from gcpool.asyncio import ConnectionPool as AsyncConnectionPool
 from gcpool.contrib._mysql import is_refusal as is_refusal_of_mysql
 from gcpool.contrib._postgres import is_refusal as is_refusal_of_postgres

@@ -6,7 +6,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from gcpool._parameters import NO_ENDPOINT, Hooks
+from gcpool._hooks import NO_ENDPOINT, Hooks
 from gcpool.asyncio import BaseConnectionManager, ConnectionPool
 from tests.pool.support import Duck, Manager
 

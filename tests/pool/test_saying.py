@@ -386,6 +386,34 @@ async def test_a_rollback_after_a_block_that_did_not_raise_is_told_once(
         assert warning.getMessage().startswith("orders: a transaction on a connection to 'a' was rolled back")
 
 
+async def test_a_rollback_is_not_told_while_an_exception_is_on_its_way(records: Callable[[], list[Any]]) -> None:
+    class Transactional(HookedManager):
+        async def on_release(self, endpoint: Any, conn: Connection) -> Any:
+            await super().on_release(endpoint, conn)
+            return ROLLED_BACK
+
+    def warnings() -> list[Any]:
+        return [record for record in records() if record.levelno >= logging.WARNING]
+
+    async def release_in_the_end(pool: Any) -> None:
+        conn = await pool.acquire('a')
+        try:
+            raise KeyError
+        finally:
+            await pool.release(conn)
+
+    async with Case(Transactional()) as case:
+        with pytest.raises(KeyError):
+            await release_in_the_end(case.pool)
+        with pytest.raises(KeyError):
+            async with case.pool.connection('a'):
+                raise KeyError
+        assert not warnings()
+        conn = await case.pool.acquire('a')
+        await case.pool.release(conn)
+        assert len(warnings()) == 1
+
+
 # ---- events -------------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from gcpool._parameters import NO_ENDPOINT, Hooks
+from gcpool._hooks import NO_ENDPOINT, Hooks
 from gcpool.threading import BaseConnectionManager, ConnectionPool
 from tests.pool_threads.support import Duck, Manager
 

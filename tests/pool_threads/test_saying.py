@@ -388,6 +388,34 @@ def test_a_rollback_after_a_block_that_did_not_raise_is_told_once(
         assert warning.getMessage().startswith("orders: a transaction on a connection to 'a' was rolled back")
 
 
+def test_a_rollback_is_not_told_while_an_exception_is_on_its_way(records: Callable[[], list[Any]]) -> None:
+    class Transactional(HookedManager):
+        def on_release(self, endpoint: Any, conn: Connection) -> Any:
+            super().on_release(endpoint, conn)
+            return ROLLED_BACK
+
+    def warnings() -> list[Any]:
+        return [record for record in records() if record.levelno >= logging.WARNING]
+
+    def release_in_the_end(pool: Any) -> None:
+        conn = pool.acquire('a')
+        try:
+            raise KeyError
+        finally:
+            pool.release(conn)
+
+    with Case(Transactional()) as case:
+        with pytest.raises(KeyError):
+            release_in_the_end(case.pool)
+        with pytest.raises(KeyError):
+            with case.pool.connection('a'):
+                raise KeyError
+        assert not warnings()
+        conn = case.pool.acquire('a')
+        case.pool.release(conn)
+        assert len(warnings()) == 1
+
+
 # ---- events -------------------------------------------------------------------------------------------------------
 
 

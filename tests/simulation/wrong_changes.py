@@ -610,15 +610,15 @@ WRONG_CHANGES = (
     WrongChange(
         'failed-close-keeps-its-slot',
         THREADS,
-        '        finally:\n            self._core.disposed(e, read',
-        '            self._core.disposed(e, read',
+        '    finally:\n        pool._core.disposed(e, read',
+        '        pool._core.disposed(e, read',
         'a dispose that raises takes a slot for good',
     ),
     WrongChange(
         'interrupted-close-leaves-the-rest',
         THREADS,
-        'self.dispose_entry(e, deadline, for_worker)\n            except BaseException as exc:',
-        'self.dispose_entry(e, deadline, for_worker)\n            except Exception as exc:',
+        'dispose_entry(pool, e, deadline, for_worker)\n        except BaseException as exc:',
+        'dispose_entry(pool, e, deadline, for_worker)\n        except Exception as exc:',
         'Ctrl-C in one dispose leaves the other connections half-closed, and those who wait for them waiting',
     ),
     WrongChange(
@@ -886,7 +886,7 @@ WRONG_CHANGES = (
     WrongChange(
         'interrupted-before-it-calls-a-closer',
         THREADS,
-        'self.begin_disposals(INFINITY if timeout is None else self._core.now())',
+        'begin_disposals(self, INFINITY if timeout is None else self._core.now())',
         'pass',
         'what a cancelled acquire gives back, and is to be closed for others, keeps its slot until somebody comes by',
     ),

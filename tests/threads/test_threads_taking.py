@@ -1,6 +1,7 @@
 """Threads that return, discard or detach one connection at the same moment, and signal handlers that acquire."""
 
 import itertools
+import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from gcpool.exceptions import ConnectionNotAcquired
+from gcpool.managers import ROLLED_BACK
 from tests.pool_threads.support import Case, Gate, HookedManager, Manager
 from tests.support import PATIENCE, Connection
 from tests.threads.runtime import spawn
@@ -78,3 +80,18 @@ def test_what_dispose_raises_that_is_no_exception_reaches_who_discards(error: ty
         with pytest.raises(error, match='mine'):
             case.pool.discard(conn)
         assert case.pool.get_size() == 0
+
+
+def test_a_rollback_in_many_threads_at_once_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    start = threading.Barrier(8)
+
+    class Transactional(Manager):
+        def on_release(self, endpoint: object, conn: Connection) -> object:
+            start.wait(PATIENCE)
+            return ROLLED_BACK
+
+    with Case(Transactional(), max_size=8) as case:
+        jobs = [spawn(case.pool.release, conn) for conn in case.acquire('a', 8)]
+        for job in jobs:
+            job.result()
+        assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 1

@@ -5,7 +5,7 @@ import os
 import tempfile
 import time
 
-from gcpool._demo import comparison, scenes, workload
+from gcpool._demo import comparison, figures, scenes, workload
 from gcpool._demo.echo_server import EchoServer, ServerError, pick_port
 from gcpool._demo.report import Report, describe_glance
 
@@ -49,7 +49,7 @@ class Demo:
         self._port = pick_port(HOST)
         self._servers: list[EchoServer] = []
         self._scenes: list[scenes.Scene] = []
-        self._columns: list[workload.Figures] = []
+        self._columns: list[figures.Figures] = []
         self._checks: list[tuple[str, bool]] = []
 
     def run(self) -> int:
@@ -205,7 +205,7 @@ class Demo:
         return server
 
     def _examine(
-        self, phase: workload.ThreadsPhase | workload.TasksPhase, columns: list[workload.Figures], lost: int
+        self, phase: workload.ThreadsPhase | workload.TasksPhase, columns: list[figures.Figures], lost: int
     ) -> None:
         """Check what the phase has left behind."""
         self._check(f'{phase.name}: every client came to its end', not lost)

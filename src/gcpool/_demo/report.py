@@ -15,7 +15,7 @@ from rich.table import Column, Table
 
 from gcpool._demo import scenes
 from gcpool._demo.comparison import Comparison
-from gcpool._demo.workload import Figures, Glance
+from gcpool._demo.figures import Figures, Glance
 from gcpool._version import __version__
 
 PIPED_WIDTH = 100  # columns of the report where there is no terminal that could tell

@@ -4,20 +4,18 @@ Every request carries a number of its own and its answer is compared. A request 
 until it is answered, so nothing that goes wrong can hide in a lower figure.
 """
 
-import array
 import asyncio
 import contextlib
-import dataclasses
 import sqlite3
 import struct
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address
 from socket import socket
 
 import gcpool.asyncio
 import gcpool.threading
+from gcpool._demo.figures import Figures, Glance, Tally, jain, total_of
 from gcpool.contrib.socket import TcpEndpoint, TcpSocketConnectionManager
 from gcpool.contrib.socket_async import Stream, TcpStreamConnectionManager, TcpStreamEndpoint
 from gcpool.contrib.sqlite3 import PooledConnection, SqliteConnectionManager, SqliteEndpoint
@@ -28,74 +26,6 @@ BACKOFF = 0.05  # seconds that a client lets pass after a failure before it asks
 PATIENCE = 30.0  # seconds that a client waits for a connection, or for an answer
 CLOSE_PATIENCE = 5.0  # seconds that a pool, when it is closed, waits for connections that are out
 WRITE_EVERY = 8  # of so many SQLite requests one writes: SQLite has one writer at a time, whatever the pool does
-
-
-@dataclasses.dataclass
-class Tally:
-    """What one client has seen of one pool. Written by that client alone, so it needs no lock."""
-
-    asked: int = 0
-    answered: int = 0
-    refused: int = 0  # acquires that failed, because the connection could not be made
-    broken: int = 0  # requests whose connection failed half-way
-    timed_out: int = 0
-    wrong: int = 0  # answers other than expected
-    waits: 'array.array[float]' = dataclasses.field(default_factory=lambda: array.array('d'))  # acquire, seconds
-
-    @property
-    def errors(self) -> int:
-        return self.refused + self.broken + self.timed_out + self.wrong
-
-
-@dataclasses.dataclass(frozen=True)
-class Figures:
-    """One column of the report: one pool in one phase."""
-
-    title: str
-    connections: int
-    seconds: float
-    tally: Tally
-    fairness: float
-    stats: Mapping[str, int]
-    left_out: int  # connections that were still out when the pool was closed
-
-    @property
-    def rate(self) -> float:
-        return self.tally.answered / self.seconds
-
-    def wait_percentile(self, percent: float) -> float:
-        """Return the acquire latency, in seconds, that ``percent`` of the acquires did not exceed."""
-        waits = sorted(self.tally.waits)
-        return waits[min(len(waits) - 1, int(len(waits) * percent / 100))] if waits else float('nan')
-
-
-@dataclasses.dataclass(frozen=True)
-class Glance:
-    """What the progress line shows of a phase that runs."""
-
-    answered: int
-    errors: int
-    out: int
-    waiting: int
-
-
-def jain(shares: Sequence[int]) -> float:
-    """Return Jain's fairness index: 1 if all shares are equal, 1/n if one of n has everything."""
-    squares = sum(share * share for share in shares)
-    return sum(shares) ** 2 / (len(shares) * squares) if squares else float('nan')
-
-
-def _sum(tallies: Iterable[Tally]) -> Tally:
-    total = Tally()
-    for tally in tallies:
-        total.asked += tally.asked
-        total.answered += tally.answered
-        total.refused += tally.refused
-        total.broken += tally.broken
-        total.timed_out += tally.timed_out
-        total.wrong += tally.wrong
-        total.waits.extend(tally.waits)
-    return total
 
 
 class _PatientSockets(TcpSocketConnectionManager):
@@ -219,7 +149,7 @@ class ThreadsPhase:
                     title=f'{len(self._threads):,} threads, {kind}',
                     connections=self._connections,
                     seconds=seconds,
-                    tally=_sum(tallies),
+                    tally=total_of(tallies),
                     fairness=jain([tally.answered for tally in tallies]),
                     stats=pool.get_stats(),
                     left_out=left_out,

@@ -1,9 +1,3 @@
-cdef class Spelling:                        # an endpoint for which normalize() returned the endpoint pool's own
-    cdef object endpoint                    # never changes
-    cdef Py_hash_t hash                     # never changes
-    cdef Spelling next                      # [ep] the spelling seen before this one
-
-
 cdef extern from *:
     object owned_object "gcp_owned"(void *)
     Entry owned_entry "gcp_owned"(void *)

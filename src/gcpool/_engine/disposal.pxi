@@ -108,3 +108,8 @@ cdef int disposed(PoolCore core, Entry e, double now, Chain *doomed) except -1:
         core.entries.discard(e)
     notify_all(core, &served)
     return 0
+
+
+cdef Entry take_from_either(PoolCore core):
+    cdef Entry e = take_from(core, &core.doomed_for_caller)
+    return take_from(core, &core.doomed_for_worker) if e is None else e

@@ -64,3 +64,12 @@ cdef int drain(PoolCore core, list pools, double now, bint idle_only) except -1:
     gcp_unlock(&core.lock)
     notify_all(core, &served)
     return 0
+
+
+cdef int drain_endpoint(PoolCore core, object endpoint, double now, bint idle_only) except -1:
+    cdef EndpointPool ep = find_pool(core, endpoint)
+    if ep is None:
+        hash_of(endpoint)
+    else:
+        drain(core, [ep], now, idle_only)
+    return 0

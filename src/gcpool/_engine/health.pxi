@@ -142,3 +142,7 @@ cdef bint retire(
     if not out:
         must_be_out(core, e, lease_no)
     return out
+
+
+cdef inline int reason_to_retire(bint discarded) noexcept:
+    return BECAUSE_DISCARDED if discarded else BECAUSE_BROKEN

@@ -224,3 +224,16 @@ cdef void insert_by_release(Linked *idle, Entry e) noexcept:
     while following != NULL and (<Entry>following).stamp < e.stamp:
         following = (<Entry>following).next
     linked_insert(idle, e, following)
+
+
+cdef LimitsToSet limits_to_set(
+    object min_idle, object max_size, object total_max_size, object min_size, object max_waiting
+) except *:
+    # None leaves a limit as it is.
+    cdef LimitsToSet to_set
+    to_set.min_idle = -1 if min_idle is None else min_idle
+    to_set.max_size = -1 if max_size is None else max_size
+    to_set.total_max_size = -1 if total_max_size is None else total_max_size
+    to_set.min_size = -1 if min_size is None else min_size
+    to_set.max_waiting = -1 if max_waiting is None else max_waiting
+    return to_set

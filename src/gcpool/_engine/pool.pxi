@@ -1,135 +1,22 @@
-cdef inline double read_clock(PoolCore core) except? -1:
-    return gcp_monotonic_coarse() if core.clock is None else ask_clock(core)
-
-
-cdef double ask_clock(PoolCore core) except? -1:
-    return core.clock()
-
+# PoolCore: the questions that a facade asks, each answered by a function in the file of its part. This file is longer
+# than the others because Cython takes a class from one file only: it has nothing but the questions, and what they mean.
 
 @cython.final
 @cython.no_gc_clear
 cdef class PoolCore:
     """The state machine. All times are seconds on one monotonic line, all sizes numbers of connections.
 
-    :param min_idle: number of idle connections of an endpoint that are core
-    :param max_size: maximum number of connections to an endpoint
-    :param total_max_size: maximum number of connections
-    :param idle_timeout: seconds after which an unused extra connection is due
-    :param max_lifetime: seconds after which any connection is due
-    :param collects: whether a collector closes what is due, so that releases leave that to it
-    :param clock: what to read the time from instead of the system's monotonic clock, for tests
-    :param wake_collector: called, with no lock held, when a connection is due earlier than the collector was last told;
-        returns False if it could not be told
-    :param normalize: called, with no lock held, for an endpoint that was not seen before; returns the endpoint to use
-    :param lifetime_jitter: the part of max_lifetime by which a connection's lifetime is shorter at most
-    :param max_uses: how often a connection is acquired before its release closes it; 0 for no limit
-    :param keepalive_interval: seconds after which an idle connection that was not used is due for a check; 0 for never
-    :param wake_checker: called, with no lock held, when a check is due earlier than :py:meth:`next_check` has said;
-        returns False if nobody was told
-    :param min_size: number of connections that are kept for each live endpoint
-    :param creates_in_background: whether the pool connects for waiters, instead of the acquires themselves
-    :param max_connecting: maximum number of connects to an endpoint at a time; 0 for no limit
-    :param reconnect_timeout: with more than 0, acquires wait while an endpoint cannot be connected to; seconds after
-        which that is told
-    :param fails_fast: whether an acquire fails at once in an outage if none of the endpoint's connections is in use
-    :param keeps_growth: whether any of these is in use, or refusals are waited for
-    :param random: called, with no lock held; returns a number from 0 to 1, for jitter; None for no jitter of pauses
-    :param keeps_idle: False if a connection that nobody waits for is closed when it is returned
-    :param max_waiting: maximum number of waiters that are queued at an endpoint; 0 for no limit
-    :param serves_oldest: whether the extra connection that was unused for longest is served first
-    :param counts_idle_only: whether min_idle is compared with the idle core connections alone, without those in use
-    :param limits: anything that is to be kept for :py:meth:`resize`
-    :param opened: whether acquires are served before :py:meth:`open`
+    Its parameters are those of :py:func:`build_core`.
     """
 
     def __cinit__(self):
-        self.deadlines.due_at = self.deadlines.wake_at = INFINITY
-        self.deadlines.by_use.kind = self.unserved.kind = SECOND_KIND
-        self.checks.wake_at = INFINITY
-        gcp_lock(&cores_lock)
-        linked_append(&cores, self)
-        gcp_unlock(&cores_lock)
+        enter_core(self)
 
-    def __init__(
-        self,
-        int min_idle,
-        int max_size,
-        int total_max_size,
-        double idle_timeout,
-        double max_lifetime,
-        bint collects=False,
-        object clock=None,
-        object wake_collector=None,
-        object normalize=None,
-        *,
-        int min_size=0,
-        bint creates_in_background=False,
-        int max_connecting=0,
-        double reconnect_timeout=0.0,
-        bint fails_fast=False,
-        bint keeps_growth=False,
-        double lifetime_jitter=0.0,
-        unsigned int max_uses=0,
-        double keepalive_interval=0.0,
-        object wake_checker=None,
-        object random=None,
-        bint keeps_idle=True,
-        int max_waiting=0,
-        bint serves_oldest=False,
-        bint counts_idle_only=False,
-        object limits=None,
-        bint opened=True,
-    ):
-        self.min_idle = min_idle
-        self.max_size = max_size
-        self.total_max_size = total_max_size
-        self.idle_timeout = idle_timeout
-        self.max_lifetime = max_lifetime
-        self.collects = collects
-        self.clock = clock
-        self.wake_collector = wake_collector
-        self.normalize = normalize
-        self.max_waiting = max_waiting
-        self.serves_oldest = serves_oldest
-        self.out_mask = 0 if counts_idle_only else -1
-        self.limits_ = limits
-        self.restrictions = 0 if opened else NOT_OPEN
-        self.lifetime_jitter = lifetime_jitter
-        self.max_uses = max_uses
-        self.keepalive_interval = keepalive_interval
-        self.wake_checker = wake_checker
-        set_min_size(self, min_size)
-        self.creates_in_background = creates_in_background
-        self.max_connecting = max_connecting
-        self.reconnect_timeout = reconnect_timeout
-        self.fails_fast = fails_fast
-        self.keeps_growth = keeps_growth
-        self.random = random
-        self.pins = {}
-        self.kept = set()
-        self.keeps_idle = keeps_idle
+    def __init__(self, *sizes_and_times, **parameters):
+        build_core(self, *sizes_and_times, **parameters)
 
     def __dealloc__(self):
-        cdef Ancestor *a
-        gcp_lock(&cores_lock)
-        linked_remove(&cores, self)
-        gcp_unlock(&cores_lock)
-        directory_free(&self.directory)
-        PyMem_Free(self.deadlines.queue.items)
-        PyMem_Free(self.deadlines.by_use.items)
-        PyMem_Free(self.wanting_slots.items)
-        PyMem_Free(self.unserved.items)
-        PyMem_Free(self.checks.timers.items)
-        PyMem_Free(self.retries.items)
-        PyMem_Free(self.overtaking.kept_places.slots)
-        PyMem_Free(self.overtaking.kept_places_before.slots)
-        PyMem_Free(self.ancestor_to_be)
-        release_watches_free(self)
-        while self.ancestor != NULL:
-            a = self.ancestor
-            self.ancestor = a.ancestor
-            map_free(&a.connections)
-            PyMem_Free(a)
+        free_core(self)
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
@@ -149,9 +36,7 @@ cdef class PoolCore:
 
     cpdef adopt(self, Waiter w, Entry e):
         """Let a waiter hold an entry that :py:meth:`try_acquire` gave."""
-        if w is None:
-            raise TypeError('expected a Waiter, got None')
-        adopt(self, w, e)
+        adopt(self, checked_waiter(w), e)
 
     def request(self, Waiter w not None, double now):
         """Serve a waiter an idle connection or a ticket, or queue it, or refuse it. Its properties tell which.
@@ -173,9 +58,7 @@ cdef class PoolCore:
 
     cpdef begin_create(self, Entry ticket, double now):
         """The connect for a ticket begins: the time until it ends is counted."""
-        pool_of(ticket)
-        if gcp_load_char(&ticket.state) == CREATING:
-            begin_create(ticket, now)
+        begin_create_if_ticket(ticket, now)
 
     def end_wait(self, Waiter w not None, double now):
         """A waiter was notified, and its acquire goes on: the time that it has waited is counted."""
@@ -203,9 +86,7 @@ cdef class PoolCore:
 
         :return: True if the waiter was still queued, so that it will not be notified
         """
-        if w is None:
-            raise TypeError('expected a Waiter, got None')
-        return cancel(self, w, now)
+        return cancel(self, checked_waiter(w), now)
 
     def give_up(self, Waiter w not None, object now=None):
         """A waiter's timeout has expired: take it out of the queue, unless it was just served or refused.
@@ -225,8 +106,7 @@ cdef class PoolCore:
         entry_held_by(w)
         return connect_failed(self, w, kept_error, is_refusal, may_ask_again, now)
 
-    # -- the pool's own connects
-    # ----------------------------------------------------------------------------------------
+    # -- the pool's own connects --------------------------------------------------------------------------------------
 
     def set_workers(self, object call not None):
         """Set what is called, with no lock held, when there is something to connect to, or the next timer has changed.
@@ -237,8 +117,7 @@ cdef class PoolCore:
 
     def ask_workers(self):
         """Call for a worker once more, because the one that would have come has gone."""
-        gcp_store_int(&self.must_call_workers, True)
-        call_workers(self)
+        call_workers_again(self)
 
     @property
     def has_creates(self):
@@ -353,8 +232,7 @@ cdef class PoolCore:
 
     def next_check(self):
         """When :py:meth:`begin_due_checks` is to be called, or None if nothing will be due."""
-        cdef double due = next_check(self)
-        return None if due == INFINITY else due
+        return none_if_endless(next_check(self), INFINITY)
 
     cpdef Entry take_check(self):
         """The next entry whose connection a worker is to check, or None. The worker then calls
@@ -402,9 +280,7 @@ cdef class PoolCore:
         :param lease_no: of the acquire that this ends, if that is known
         :raises ConnectionNotAcquired: when it is not checked out; nothing is changed then
         """
-        pool_of(e)
-        if not release_fast(self, e, now, lease_no):
-            release_with_core_lock(self, e, now, &self.doomed_for_caller, lease_no)
+        release(self, e, now, lease_no)
 
     cpdef bint is_checked_out(self, Entry e, unsigned int lease_no=ANY_LEASE):
         """Whether a connection is still checked out: not if :py:meth:`doom_acquired` closed it, or after a fork."""
@@ -419,7 +295,7 @@ cdef class PoolCore:
         :return: whether the caller is to close it, and then call :py:meth:`disposed` (not if :py:meth:`doom_acquired`
             closed it, or after a fork)
         """
-        return retire(self, e, now, NULL, lease_no, BECAUSE_DISCARDED if discarded else BECAUSE_BROKEN)
+        return retire(self, e, now, NULL, lease_no, reason_to_retire(discarded))
 
     cpdef bint retire_to_doomed(
         self, Entry e, double now, unsigned int lease_no=ANY_LEASE, bint discarded=False
@@ -430,8 +306,7 @@ cdef class PoolCore:
         :raises ConnectionNotAcquired: when it is not checked out
         :return: whether it was doomed
         """
-        cdef int reason = BECAUSE_DISCARDED if discarded else BECAUSE_BROKEN
-        return retire(self, e, now, &self.doomed_for_caller, lease_no, reason)
+        return retire(self, e, now, &self.doomed_for_caller, lease_no, reason_to_retire(discarded))
 
     cpdef bint discard(self, Entry e, double now, bint to_doomed=False) except -1:
         """Its user has the pool close an acquired connection. Says nothing about the endpoint's other connections.
@@ -440,8 +315,7 @@ cdef class PoolCore:
         :raises ConnectionNotAcquired: when it is not acquired
         :return: whether it is to be closed (not if :py:meth:`doom_acquired` closed it, or after a fork)
         """
-        cdef Chain *doomed = &self.doomed_for_caller if to_doomed else NULL
-        return retire(self, e, now, doomed, ANY_LEASE, BECAUSE_DISCARDED, True)
+        return retire(self, e, now, doomed_of(self, False) if to_doomed else NULL, ANY_LEASE, BECAUSE_DISCARDED, True)
 
     def detach(self, Entry e not None, double now):
         """Its user keeps an acquired connection for good: the pool forgets it, and its slot is free.
@@ -468,8 +342,7 @@ cdef class PoolCore:
     cpdef Entry take_doomed(self):
         """The next entry to be closed, of either chain, or None. The caller closes it, and then calls
         :py:meth:`disposed`."""
-        cdef Entry e = take_from(self, &self.doomed_for_caller)
-        return take_from(self, &self.doomed_for_worker) if e is None else e
+        return take_from_either(self)
 
     cpdef Entry take_doomed_for_worker(self):
         """The next entry to be closed that an acquire or the collector has doomed for a worker, or None."""
@@ -497,28 +370,19 @@ cdef class PoolCore:
 
     def next_due(self):
         """When the next idle connection will be due, or None if none ever will. The collector may sleep until then."""
-        cdef double due = next_due(self)
-        return None if due >= NEVER else due
+        return none_if_endless(next_due(self), NEVER)
 
     cpdef double relief_ends_at(self) noexcept:
         """When a close that has not ended stops counting for the waiters that want a slot. :py:meth:`expire_relief` is
         to be called then, and not before. inf if no close counts."""
-        cdef double at
-        gcp_lock(&self.lock)
-        at = relief_ends_at(self)
-        gcp_unlock(&self.lock)
-        return at
+        return lock_and_see(self, relief_ends_at)
 
     cpdef double next_timer(self) noexcept:
         """When :py:meth:`run_timers` is to be called: a close stops counting then, or an attempt to connect is due.
 
         inf if there is nothing to wait for.
         """
-        cdef double at
-        gcp_lock(&self.lock)
-        at = next_timer(self)
-        gcp_unlock(&self.lock)
-        return at
+        return lock_and_see(self, next_timer)
 
     def run_timers(self, double now, bint by_worker=True):
         """Do what is due.
@@ -607,11 +471,7 @@ cdef class PoolCore:
         :param idle_only: whether those in use are left alone
         :raises TypeError: when the endpoint is not hashable
         """
-        cdef EndpointPool ep = find_pool(self, endpoint)
-        if ep is None:
-            hash_of(endpoint)
-        else:
-            drain(self, [ep], now, idle_only)
+        drain_endpoint(self, endpoint, now, idle_only)
 
     def drain_all(self, double now, bint idle_only=False):
         """:py:meth:`drain` for every endpoint."""
@@ -638,12 +498,7 @@ cdef class PoolCore:
         :param expected: what :py:attr:`limits` was when the caller looked
         :return: False if it is another object by now: then nothing was changed
         """
-        cdef LimitsToSet to_set
-        to_set.min_idle = -1 if min_idle is None else min_idle
-        to_set.max_size = -1 if max_size is None else max_size
-        to_set.total_max_size = -1 if total_max_size is None else total_max_size
-        to_set.min_size = -1 if min_size is None else min_size
-        to_set.max_waiting = -1 if max_waiting is None else max_waiting
+        cdef LimitsToSet to_set = limits_to_set(min_idle, max_size, total_max_size, min_size, max_waiting)
         return resize(self, now, to_set, limits, expected)
 
     @property
@@ -711,7 +566,7 @@ cdef class PoolCore:
     @property
     def is_empty(self):
         """Whether the pool has neither a connection nor a waiter."""
-        return gcp_load_int(&self.size) == 0 and self.watchers.count == 0 and count_waiters(self) == 0
+        return is_empty(self)
 
     @property
     def used(self):
@@ -757,11 +612,7 @@ cdef class PoolCore:
 
         :raises ConnectionNotAcquired: when it is not, or belongs to another endpoint
         """
-        cdef Entry e = entry_to_release(self, conn, endpoint)
-        if e is not None and gcp_load_char(&e.state) != ACQUIRED:
-            must_be_out(self, e, ANY_LEASE)
-            return None
-        return e
+        return find_checked_out(self, conn, endpoint)
 
     cpdef Entry take_doomed_for_caller(self):
         """The next entry to be closed that a release, close() or resize() has doomed for its caller, or None."""

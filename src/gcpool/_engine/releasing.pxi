@@ -329,3 +329,18 @@ cdef int end_settling(PoolCore core, Settled *settled, Chain *served) except -1:
         if settled.wake and core.wake_collector is not None:
             call_collector(core)
     return 0
+
+
+cdef int release(PoolCore core, Entry e, double now, unsigned int lease_no) except -1:
+    pool_of(e)
+    if not release_fast(core, e, now, lease_no):
+        release_with_core_lock(core, e, now, &core.doomed_for_caller, lease_no)
+    return 0
+
+
+cdef Entry find_checked_out(PoolCore core, object conn, object endpoint):
+    cdef Entry e = entry_to_release(core, conn, endpoint)
+    if e is not None and gcp_load_char(&e.state) != ACQUIRED:
+        must_be_out(core, e, ANY_LEASE)
+        return None
+    return e

@@ -74,7 +74,7 @@ cdef inline void count_as_relief_after(PoolCore core, void *last) noexcept:
 
 cdef inline void note_waiter_after(PoolCore core, void *last) noexcept:
     # core.lock is held. The entries behind `last` were doomed by a waiter that is queued now. That waiter will call
-    # expire_relief() in time, so no closing thread has to stay idle for it (SyncPool.dispose_entry).
+    # expire_relief() in time, so no closing thread has to stay idle for it (dispose_entry).
     cdef void *p = doomed_after(core, last)
     while p != NULL:
         (<Entry>p).flag.waiter_will_expire_relief = True

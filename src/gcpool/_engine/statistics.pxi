@@ -197,3 +197,7 @@ cdef int endpoint_size(PoolCore core, object endpoint, object acquired) except -
         size = idle_count(ep)
     gcp_unlock(&ep.lock)
     return size
+
+
+cdef bint is_empty(PoolCore core) except -1:
+    return gcp_load_int(&core.size) == 0 and core.watchers.count == 0 and count_waiters(core) == 0

@@ -29,3 +29,16 @@ cdef int run_timers(PoolCore core, double now, bint by_worker) except -1:
     gcp_unlock(&core.lock)
     notify_all(core, &served)
     return 0
+
+
+cdef double lock_and_see(PoolCore core, double (*when)(PoolCore) noexcept) noexcept:
+    # A time that is to be read under core.lock.
+    cdef double at
+    gcp_lock(&core.lock)
+    at = when(core)
+    gcp_unlock(&core.lock)
+    return at
+
+
+cdef object none_if_endless(double at, double endless):
+    return None if at >= endless else at

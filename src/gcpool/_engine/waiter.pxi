@@ -167,3 +167,9 @@ cdef int notify_all(PoolCore core, Chain *chain) except -1:
     if failure is not None:
         raise failure
     return 0
+
+
+cdef inline Waiter checked_waiter(Waiter w):
+    if w is None:
+        raise TypeError('expected a Waiter, got None')
+    return w

@@ -1,14 +1,3 @@
-cdef extern from *:
-    """
-    #if PY_VERSION_HEX < 0x030B0000
-      /* There asyncio takes a Cython function for a coroutine function if this flag is set. */
-      #define gcp_mark_coroutine_function(f) (((__pyx_CyFunctionObject *)(f))->flags |= __Pyx_CYFUNCTION_COROUTINE)
-    #else
-      #define gcp_mark_coroutine_function(f) ((void)(f))
-    #endif
-    """
-    void gcp_mark_coroutine_function(object)
-
 cdef object coroutine_of_entering = acquired
 cdef object coroutine_of_release = released
 cdef object coroutine_of_refusal = not_released
@@ -20,32 +9,6 @@ cdef inline object new_released():
     # The coroutine of a release that is done. Measured, in ns a cycle: with the GIL, Released 199 and a native
     # coroutine 238; without it 307 and 272, since there no new object gets the memory of the last one.
     return Released.__new__(Released) if GCP_SHARED_STAMP else coroutine_of_release()
-
-
-@cython.final
-cdef class ReadyConnections:
-    """The connections of a pool that need no check and no hook.
-
-    ``ready[endpoint]`` takes one of them, and is ``ready`` itself if there is none. It is a subscription because after
-    a call the interpreter looks for signals: a handler that raised there would lose the connection. It does not look
-    after a subscription, nor from there to the end of a coroutine that returns what it took.
-    """
-
-    def __getitem__(self, endpoint):
-        cdef Entry e = self.take(endpoint)
-        return self if e is None else e.conn_
-
-    cdef inline Entry take(self, object endpoint):
-        if self.own_loop is None:
-            raise RuntimeError(NO_POOL)
-        self.own_loop.check()
-        if self.asks_before_use:
-            return None
-        if endpoint is UNSET_ENDPOINT:      # without a default one none is found, and the slow path raises
-            endpoint = self.default_endpoint
-        return entry_or_none(
-            take_idle(self.core, endpoint, read_clock(self.core), self.trusted_for, TAKEN_ENTRY)
-        )
 
 
 cdef class AsyncPool(PoolFacade):
@@ -460,15 +423,3 @@ cdef class AsyncPool(PoolFacade):
         context = AsyncConnectionContext.__new__(AsyncConnectionContext)
         set_up(context, self, endpoint, timeout)
         return context
-
-
-cdef int mark_coroutine_functions() except -1:
-    # For mock's autospec, and other code that asks before a call whether its result has to be awaited.
-    for method in (AsyncPool.release, AsyncPool.discard):
-        gcp_mark_coroutine_function(method)
-        if sys.version_info >= (3, 12):
-            import inspect
-            inspect.markcoroutinefunction(method)
-        elif sys.version_info >= (3, 11):
-            from asyncio import coroutines
-            method._is_coroutine = coroutines._is_coroutine

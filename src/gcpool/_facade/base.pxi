@@ -186,14 +186,17 @@ cdef class PoolFacade:
         tell_connect_failed(self, ticket, error, LEVELS[level])
 
     def _note_reset(self, endpoint, answer, after_error):
-        # on_release has returned. Tells once that it has rolled back what a block has left open without raising.
-        cdef Observer observer = self._observer
-        if answer is ROLLED_BACK and not after_error and not observer.has_told_of_rollback:
-            observer.has_told_of_rollback = True
-            observer.tell(
+        # on_release has returned. Tells once that it has rolled back what a block has left open without raising. While
+        # an exception is on its way, also past a `finally` with the release, the rollback is what its user expects.
+        if (
+            answer is ROLLED_BACK and not after_error and sys.exc_info()[0] is None
+            and gcp_change_int(&self._observer.told_of_rollback, False, True)
+        ):
+            self._observer.tell(
                 None, endpoint, WARNING,
-                'a transaction on a connection to %s was rolled back, because its block left it open: '
-                'commit it, or use a transaction block (this is told once)', (), None, None, None, False
+                'a transaction on a connection to %s was rolled back, because it was left open: commit it before the '
+                'connection is returned, use a transaction block, or autocommit (this is told once)', (), None, None,
+                None, False
             )
 
     def _note_closed(self, Entry e not None, double begun, error):

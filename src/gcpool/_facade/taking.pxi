@@ -38,9 +38,9 @@ cdef int discard_now(SyncPool pool, object conn) except -1:
     if e is None or not retire(core, e, read_clock(core), NULL, ANY_LEASE, BECAUSE_DISCARDED, True):
         return 0
     try:
-        pool.dispose_entry(e, INFINITY, False)
+        dispose_entry(pool, e, INFINITY, False)
     finally:
-        pool.dispose_due(read_clock(core))
+        dispose_due(pool, read_clock(core))
     return 0
 
 

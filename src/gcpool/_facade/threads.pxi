@@ -30,7 +30,7 @@ cdef inline int finish_in_core(SyncPool pool, PoolCore core, Entry e, unsigned i
 
 cdef inline int dispose_if_due(SyncPool pool, PoolCore core, double now) except -1:
     if gcp_load_double(&core.deadlines.due_at) <= now or has_doomed(core):
-        pool.dispose_due(now)
+        dispose_due(pool, now)
     return 0
 
 
@@ -119,7 +119,7 @@ cdef class SyncPool(PoolFacade):
         try:
             detach_from(self, conn)
         finally:
-            self.begin_disposals(INFINITY)
+            begin_disposals(self, INFINITY)
 
     def connection(self, endpoint=..., timeout=None):
         """A context manager that acquires a connection and returns it; as a decorator, around each call.
@@ -160,7 +160,7 @@ cdef class SyncPool(PoolFacade):
         except BaseException:       # there is no memory
             if e is not None:
                 self._core.release(e, read_clock(self._core))
-                self.dispose_all(&self._core.doomed_for_caller, INFINITY)
+                dispose_all(self, &self._core.doomed_for_caller, INFINITY)
             raise
         try:
             if e is not None:
@@ -169,7 +169,7 @@ cdef class SyncPool(PoolFacade):
                 if self.checks_always:
                     if timeout is not None:
                         since = self._core.now()    # the time that the check takes counts, too
-                    dead = self._core.still_holds(w) and not self.check_within(w, timeout)
+                    dead = self._core.still_holds(w) and not check_within(self, w, timeout)
                 ready = not dead
             else:
                 ready = self.connect_at_once(w, timeout)
@@ -186,8 +186,8 @@ cdef class SyncPool(PoolFacade):
                 self._core.cancel(w, read_clock(self._core))
             finally:
                 if self._core.relief_ends_at() < INFINITY:
-                    interrupted = self.try_keep_one_idle()
-                self.begin_disposals(INFINITY if timeout is None else self._core.now())
+                    interrupted = try_keep_one_idle(self)
+                begin_disposals(self, INFINITY if timeout is None else self._core.now())
             if interrupted is not None:
                 raise interrupted
             raise
@@ -197,41 +197,12 @@ cdef class SyncPool(PoolFacade):
         # (arming, queueing, checking). False if nothing was done: _serve() is needed.
         if self._watches_outages or not request_ticket(self._core, w):
             return False
-        if not self.create_within(w, timeout):
+        if not create_within(self, w, timeout):
             endpoint = self._observer.text(w.endpoint)
             raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint} was created')
         if self._core.keeps_growth:     # as in _connect()
-            self.begin_disposals(INFINITY if timeout is None else self._core.now() + timeout)
+            begin_disposals(self, INFINITY if timeout is None else self._core.now() + timeout)
         return True
-
-    cdef int begin_disposals(self, double deadline) except -1:
-        # Calls a worker to close what is doomed for workers, and to check what the pool is to check. If no thread can
-        # be started, the caller closes it, and is late by no more than close() would be: see LEAST_DISPOSE_TIME; and
-        # whoever is served a connection checks it.
-        cdef bint called
-        failure = None
-        # A caller that has doomed a connection then looks which workers are free; a worker that has left the free ones
-        # then looks for doomed connections. The fences keep both in this order, so that one of the two sees the other.
-        gcp_fence()
-        if jobs_for_workers(self._core) == 0:
-            return 0
-        try:
-            called = self._closers.call()
-        except BaseException as exc:
-            # A signal handler may have raised inside the call. No worker would learn what is doomed, so call once more.
-            failure = exc
-            try:
-                called = self._closers.call()
-            except BaseException:       # again: the caller closes it
-                called = False
-        if not called:
-            try:
-                self._core.give_up_checks(read_clock(self._core))
-            finally:
-                self.dispose_all(&self._core.doomed_for_worker, deadline)
-        if failure is not None:
-            raise failure
-        return 0
 
     cdef int release_slowly(self, object conn, object endpoint) except -1:
         cdef Entry e = entry_to_release(self._core, conn, endpoint)
@@ -272,11 +243,11 @@ cdef class SyncPool(PoolFacade):
         if not core.retire(e, read_clock(core), lease_no):
             return 0
         try:
-            self.dispose_entry(e, INFINITY, False)
+            dispose_entry(self, e, INFINITY, False)
             if self._hooks_dead:
                 self._manager.on_connection_dead(e.pool.endpoint, e.conn_)
         finally:
-            self.dispose_due(read_clock(core))
+            dispose_due(self, read_clock(core))
         return 0
 
     cdef int finish_release(self, Entry e, unsigned int lease_no, bint after_error) except -1:
@@ -294,83 +265,14 @@ cdef class SyncPool(PoolFacade):
                 try:
                     self._tell(None, e.pool.endpoint, 'on_release asked to close a connection to %s: %s', exc)
                 finally:
-                    self.dispose_due(read_clock(core))
+                    dispose_due(self, read_clock(core))
                 return 0
             except BaseException as exc:
                 # Closes no connections that are due, as in generic-connection-pool.
                 self.release_unreset(e, lease_no, isinstance(exc, Exception))
-                self.dispose_doomed()
+                dispose_doomed(self)
                 raise
         return finish_in_core(self, core, e, lease_no)
-
-    cdef int dispose_due(self, double now) except -1:
-        # What each release does about the connections that are due, and about the doomed ones.
-        try:
-            self.doom_due(now)
-        finally:            # a signal handler may raise in doom_due(), while it starts the collector's thread
-            if has_doomed(self._core):
-                self.dispose_doomed()
-        return 0
-
-    cdef int dispose_doomed(self) except -1:
-        # The caller closes what its release has doomed, and what an interrupted release has left behind. The call of a
-        # worker is for an acquire that was interrupted before it called one.
-        try:
-            self.dispose_all(&self._core.doomed_for_caller, INFINITY)
-        finally:
-            self.begin_disposals(INFINITY)
-        return 0
-
-    cdef int dispose_all(self, Chain *doomed, double deadline) except -1:
-        # Somebody may be waiting for each of these slots: whatever one dispose raises, go on with the next.
-        cdef Entry e
-        cdef bint for_worker = doomed == &self._core.doomed_for_worker
-        failure = None
-        while True:
-            e = take_from(self._core, doomed)
-            if e is None:
-                break
-            try:
-                self.dispose_entry(e, deadline, for_worker)
-            except BaseException as exc:
-                if failure is None:
-                    failure = exc
-        if failure is not None:
-            raise failure
-        return 0
-
-    cdef int dispose_entry(self, Entry e, double deadline, bint by_worker) except -1:
-        cdef double left
-        cdef double begun = self._core.now()
-        timeout = self._dispose_timeout
-        error = None
-        failure = self.try_keep_one_idle() if e.is_relief and not e.flag.waiter_will_expire_relief else None
-        try:
-            if deadline != INFINITY:
-                left = dispose_time(deadline, self._core.now())
-                timeout = left if timeout is None else min(timeout, left)
-            self._manager.dispose(e.pool.endpoint, e.conn_, timeout=timeout)
-        except BaseException as exc:
-            error = exc
-        finally:
-            self._core.disposed(e, read_clock(self._core), by_worker)
-        tell_closed(self, e, begun, error, timeout)
-        if error is not None and not isinstance(error, Exception):
-            raise error
-        if gcp_load_char(&e.broken) == TO_BE_TOLD:
-            self.tell_dead(e)
-        if failure is not None:
-            raise failure
-        return 0
-
-    cdef object try_keep_one_idle(self):
-        # Has a closing thread call expire_relief() in time, if no waiting acquire does. Returns what a signal handler
-        # raised here, or None: the caller first finishes its own work.
-        try:
-            self._closers.keep_one_for_timers()
-        except BaseException as exc:
-            return exc
-        return None
 
     def _work_next(self):
         # For a worker: closes one connection that is doomed for workers, or else creates or checks one. False if there
@@ -382,129 +284,30 @@ cdef class SyncPool(PoolFacade):
             self._closers.call()        # this dispose, connect or check may hang: another worker does the rest
         e = core.take_doomed_for_worker()
         if e is not None:
-            self.dispose_entry(e, INFINITY, True)
+            dispose_entry(self, e, INFINITY, True)
             return True
         if gcp_load_int(&core.reserved):
             e = core.take_create(read_clock(core))
             if e is not None:
-                self.create_for_pool(e)
+                create_for_pool(self, e)
                 return True
         e = core.take_check()
         if e is not None:
-            self.check_by_pool(e)
+            check_by_pool(self, e)
         return e is not None
-
-    cdef int create_for_pool(self, Entry ticket) except -1:
-        # Compiled, for the reason that create_within() has.
-        cdef double begun = self._core.now()
-        begin_create(ticket, begun)
-        try:
-            conn = expect_connection(self, self._manager.create(ticket.pool.endpoint, timeout=self._create_timeout))
-            grown_and_told(self, ticket, conn, begun)
-        except BaseException as exc:
-            if gcp_load_char(&ticket.state) != CREATING:
-                raise       # it has succeeded, and the exception is that of a waiter that was to be notified
-            try:
-                self._grow_failed(ticket, exc)
-            finally:
-                # is_refusal(), or a copy of the error, may have raised what is no Exception.
-                self._core.grow_cancelled(ticket, read_clock(self._core))
-        else:
-            self._tell_end_of_outage(ticket)
-        return 0
-
-    cdef bint check_by_pool(self, Entry e) except -1:
-        # Checks a connection that is CHECKING, and closes it if it is dead. Returns whether it was.
-        cdef PoolCore core = self._core
-        cdef bint answered = False
-        cdef bint alive = False
-        cdef bint dead = False
-        try:
-            alive = self.answers_by_pool(e)
-            answered = True
-        except Exception as exc:
-            self._tell(
-                None, e.pool.endpoint, 'a check of a connection to %s failed: %s: %s', type(exc).__name__, exc,
-                level='error', error=exc, traceback=True,
-            )
-        finally:
-            dead = end_check_by_pool(core, e, answered, alive, read_clock(core), NULL)
-            if dead:
-                gcp_store_char(&e.broken, TO_BE_TOLD if self._hooks_dead else SOUND)
-            try:
-                self.begin_disposals(INFINITY)      # before this dispose, which may hang
-            finally:
-                if dead:
-                    self.dispose_entry(e, INFINITY, True)
-        return dead
-
-    cdef bint answers_by_pool(self, Entry e) except -1:
-        endpoint = e.pool.endpoint
-        try:
-            return self.is_alive(self._manager.check_aliveness(endpoint, e.conn_, self._check_limit))
-        except TimeoutError as exc:
-            self._tell(
-                None, endpoint, 'a check of a connection to %s took longer than %s s: %s', self._check_limit, exc
-            )
-            return False
-
-    cdef int tell_dead(self, Entry e) except -1:
-        # A connection that a check has found dead is closed, and nobody waits for that.
-        try:
-            self._manager.on_connection_dead(e.pool.endpoint, e.conn_)
-        except Exception as exc:
-            self._tell(
-                None, e.pool.endpoint, 'on_connection_dead() of a connection to %s failed: %s: %s', type(exc).__name__,
-                exc, level='error', error=exc, traceback=True,
-            )
-        return 0
 
     def _check_idle(self, Entry e not None):
         # Checks a connection in the caller's thread, if it is idle. Returns whether it was dead.
-        return self._core.begin_check_of_idle(e) and self.check_by_pool(e)
+        return self._core.begin_check_of_idle(e) and check_by_pool(self, e)
 
     def _check_loop(self):
         check_built(self)
 
-    cdef bint create_within(self, Waiter w, object timeout) except -1:
-        # Compiled, so that no bytecode lies between create()'s return and created(): a signal handler that raised there
-        # would lose the connection.
-        cdef Entry ticket = w.served
-        cdef double begun = self._core.now()
-        begin_create(ticket, begun)
-        try:
-            conn = expect_connection(self, self._manager.create(w.endpoint, timeout=timeout))
-        except Exception as exc:
-            tell_connect_failed(self, ticket, exc)
-            raise
-        return connected(self, ticket, conn, begun)
-
     def _create_within(self, Waiter w not None, timeout):
-        return self.create_within(w, timeout)
+        return create_within(self, w, timeout)
 
     def _check_within(self, Waiter w not None, timeout):
-        return self.check_within(w, timeout)
-
-    cdef bint check_within(self, Waiter w, object timeout) except -1:
-        # Whether the connection that the waiter was served is alive. The timeout is what is left of the acquire's.
-        cdef Entry e = w.served
-        cdef bint alive
-        limit = timeout
-        check_timeout_applies = self._check_timeout is not None and (timeout is None or self._check_timeout < timeout)
-        if check_timeout_applies:
-            limit = self._check_timeout
-        self._core.begin_check(w)
-        try:
-            alive = self.is_alive(self._manager.check_aliveness(w.endpoint, e.conn_, limit))
-        except TimeoutError as exc:
-            if not check_timeout_applies:
-                raise
-            w.check_timed_out = True
-            self._tell(None, w.endpoint, 'a check of a connection to %s took longer than %s s: %s', limit, exc)
-            alive = False
-        if alive:
-            self._core.end_check(w)
-        return alive
+        return check_within(self, w, timeout)
 
     def _and_close(self, call, *args):
         # Calls the core, and then calls a worker for what that has doomed. Compiled, so that no signal handler raises
@@ -512,15 +315,15 @@ cdef class SyncPool(PoolFacade):
         try:
             return call(*args)
         finally:
-            self.begin_disposals(self._core.now())
+            begin_disposals(self, self._core.now())
 
     def _begin_disposals(self, deadline=None):
-        self.begin_disposals(INFINITY if deadline is None else deadline)
+        begin_disposals(self, INFINITY if deadline is None else deadline)
 
     def _dispose_doomed(self, deadline=None):
         # For close(): closes everything that is doomed, on both chains.
         cdef double end = INFINITY if deadline is None else deadline
         try:
-            self.dispose_all(&self._core.doomed_for_caller, end)
+            dispose_all(self, &self._core.doomed_for_caller, end)
         finally:
-            self.dispose_all(&self._core.doomed_for_worker, end)
+            dispose_all(self, &self._core.doomed_for_worker, end)

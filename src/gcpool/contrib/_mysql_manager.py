@@ -18,7 +18,6 @@ from gcpool.contrib._mysql import advice_for_error, advice_for_package, ends_ses
 from gcpool.contrib._mysql_control import ControlLog
 from gcpool.contrib._mysql_session import SessionState, is_useless
 from gcpool.contrib._one_place import OnePlace
-from gcpool.contrib._open_transactions import OpenTransactionWarning
 from gcpool.contrib._parameters import check_codes, finite_time_limit, resets_all, time_limit
 from gcpool.exceptions import DiscardConnection
 
@@ -56,7 +55,6 @@ class ManagerBase(OnePlace):
         self._broken_codes = check_codes(broken_codes, int)
         self._generations = Generations()
         self._control_log = ControlLog()
-        self._open_transactions = OpenTransactionWarning(logger)
 
     def is_refusal(self, endpoint: Any, exc: BaseException) -> bool:
         """Tell whether a connect failed because the server has no connection left, for anybody or for this account.
@@ -72,9 +70,7 @@ class ManagerBase(OnePlace):
     def _is_useless(self, endpoint: Hashable, conn: SessionState) -> bool:
         return (conn.met_broken_code or self._generations.any_retired) and is_useless(self._generations, endpoint, conn)
 
-    def _needs_restoring(self, endpoint: Hashable, conn: SessionState) -> bool:
-        if conn.is_in_transaction:
-            self._open_transactions.about_to_roll_back(endpoint)
+    def _needs_restoring(self, conn: SessionState) -> bool:
         return conn.was_used if self._resets_all else not conn.is_restored
 
     def _is_as_new(self, endpoint: Hashable, conn: SessionState) -> bool:

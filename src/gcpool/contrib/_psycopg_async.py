@@ -33,6 +33,7 @@ from gcpool.contrib._psycopg_statements import (
     to_its_end,
     wait_bounded,
 )
+from gcpool.managers import ROLLED_BACK
 from gcpool.managers import AsyncConnectionManager as BaseAsyncConnectionManager
 
 __all__ = ['AsyncConnectionManager']
@@ -254,17 +255,19 @@ class AsyncConnectionManager(
         """
         return self._is_useless(endpoint, conn, exc)
 
-    async def on_release(self, endpoint: _EndpointT, conn: _AsyncConnT) -> None:
+    async def on_release(self, endpoint: _EndpointT, conn: _AsyncConnT) -> object:
         """Roll back the transaction that the user left open, and reset settings; no round trip if there is none.
 
         :param endpoint: the endpoint of the connection
         :param conn: the connection
+        :return: ``ROLLED_BACK`` if a transaction was left open that could have been committed
         :raise gcpool.exceptions.DiscardConnection: it is closed, in the middle of something, or cannot be rolled back
         """
         if not self._resets_all and self._untouched(endpoint, conn) is not None:
-            return
+            return None
         self._check_fit(endpoint, conn)
         try:
+            left_open = self._is_left_open(conn)
             command = self._release_command(endpoint, conn)
             if command is not None:
                 deadline = deadline_after(self._rollback_timeout)
@@ -281,6 +284,7 @@ class AsyncConnectionManager(
         except BaseException as exc:
             self._give_up(endpoint, conn, exc)
             raise
+        return ROLLED_BACK if left_open else None
 
 
 async def _change(conn: AsyncConnection[Any], name: str, value: Any) -> None:

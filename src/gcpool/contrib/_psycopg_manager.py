@@ -26,7 +26,6 @@ from gcpool.contrib._errors import (
 from gcpool.contrib._generations import Generations
 from gcpool.contrib._libpq import CANCEL_TIMEOUT
 from gcpool.contrib._one_place import OnePlace
-from gcpool.contrib._open_transactions import OpenTransactionWarning
 from gcpool.contrib._parameters import bounded_seconds, check_codes, resets_all, time_limit
 from gcpool.contrib._postgres import (
     FULL_RESET,
@@ -126,7 +125,6 @@ class ManagerBase(OnePlace, Generic[_AnyConnT]):
         # minimum interval.
         self._generations = Generations()
         self._plans = Generations(interval=0.0)
-        self._open_transactions = OpenTransactionWarning(logger)
 
     def is_refusal(self, endpoint: Any, exc: BaseException) -> bool:
         """Tell whether a connect failed because the server has no connection left, for anybody or for this user.
@@ -219,14 +217,16 @@ class ManagerBase(OnePlace, Generic[_AnyConnT]):
                 f'a connection to {shown(endpoint)!r} is older than an error that discredits its server'
             )
 
+    @staticmethod
+    def _is_left_open(conn: Any) -> bool:
+        """Whether a transaction is open that could be committed: not after a statement that failed."""
+        return bool(conn.pgconn.transaction_status == TransactionStatus.INTRANS)
+
     def _release_command(self, endpoint: Hashable, conn: Any) -> bytes | None:
         """Return what a release has to send to the server, in one message; None for nothing."""
         is_idle = conn.pgconn.transaction_status == TransactionStatus.IDLE
         if is_idle and not self._resets_all:
             return None
-        if conn.pgconn.transaction_status == TransactionStatus.INTRANS:
-            # Not after a statement that failed: nobody could have committed that.
-            self._open_transactions.about_to_roll_back(endpoint)
         session = self._session_of(conn)
         parts = [] if is_idle else [b'ROLLBACK']
         if self._resets_all or conn._prepared._names:  # noqa: SLF001

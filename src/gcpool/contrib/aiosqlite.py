@@ -22,12 +22,12 @@ from typing import Any, cast
 from gcpool._core import GuardedLogger
 from gcpool._workers.threads import start_thread
 from gcpool.contrib._descriptions import shown
-from gcpool.contrib._open_transactions import OpenTransactionWarning
 from gcpool.contrib._parameters import Reset, time_limit
 from gcpool.contrib._sqlite_connection import INTERRUPT_INTERVAL, PooledConnection, is_closed, roll_back
 from gcpool.contrib.sqlite3 import BROKEN_CODES, IsolationLevel, SqliteEndpoint
 from gcpool.contrib.sqlite3 import SqliteConnectionManager as _SyncManager
 from gcpool.exceptions import DiscardConnection
+from gcpool.managers import ROLLED_BACK
 from gcpool.managers import AsyncConnectionManager as BaseConnectionManager
 
 try:
@@ -275,7 +275,6 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
         self._generations = self._sync._generations  # noqa: SLF001
         self._iter_chunk_size = iter_chunk_size
         self._close_timeout = time_limit('close_timeout', close_timeout)
-        self._open_transactions = OpenTransactionWarning(logger)
         if database is not None:
             self.default_endpoint = database
 
@@ -353,12 +352,13 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
         if conn.raw is not None:
             conn.raw.lend()
 
-    async def on_release(self, endpoint: SqliteEndpoint, conn: Connection) -> None:
+    async def on_release(self, endpoint: SqliteEndpoint, conn: Connection) -> object:
         """Close the cursors and roll back the transaction that the user left open; if there is none, the thread is not
         used.
 
         :param endpoint: path
         :param conn: the connection
+        :return: ``ROLLED_BACK`` if a transaction was left open that could have been committed
         :raise DiscardConnection: it is closed, still executing something, or cannot be rolled back; it was made before
             an error of ``broken_codes``; or ``reset`` is ``'full'``
         """
@@ -371,16 +371,16 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
             raise DiscardConnection(f"reset='full' closes the connection to {shown(endpoint)!r}")
         if self._generations.any_retired and self._sync._is_retired(endpoint, raw):  # noqa: SLF001
             raise DiscardConnection(f'the connection to {shown(endpoint)!r} is older than an error of broken_codes')
-        if raw.in_transaction or raw.has_given_out:
-            if raw.is_left_open:
-                self._open_transactions.about_to_roll_back(endpoint)
-            try:
-                await conn._execute(_tidy_up, raw)  # noqa: SLF001
-            except sqlite3.Error as exc:
-                logger.warning('closing a connection to %r that cannot be rolled back: %s', shown(endpoint), exc)
-                raise DiscardConnection(f'the connection to {shown(endpoint)!r} cannot be rolled back') from exc
-        else:
+        if not raw.in_transaction and not raw.has_given_out:
             raw.take_back()
+            return None
+        left_open = raw.is_left_open
+        try:
+            await conn._execute(_tidy_up, raw)  # noqa: SLF001
+        except sqlite3.Error as exc:
+            logger.warning('closing a connection to %r that cannot be rolled back: %s', shown(endpoint), exc)
+            raise DiscardConnection(f'the connection to {shown(endpoint)!r} cannot be rolled back') from exc
+        return ROLLED_BACK if left_open else None
 
     async def is_broken(self, endpoint: SqliteEndpoint, conn: Connection, exc: BaseException) -> bool:
         """Tell whether the connection is closed, useless (``broken_codes``), or busy for a task that was cancelled.

@@ -19,6 +19,7 @@ from gcpool.contrib._mysql_control import control_params, steps_to_kill
 from gcpool.contrib._mysql_manager import ManagerBase, raise_refused
 from gcpool.contrib._one_place import Place
 from gcpool.exceptions import DiscardConnection
+from gcpool.managers import ROLLED_BACK
 from gcpool.managers import AsyncConnectionManager as BaseConnectionManager
 
 try:
@@ -202,7 +203,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
                 return False
         return True
 
-    async def on_release(self, endpoint: DbEndpoint, conn: Connection) -> None:
+    async def on_release(self, endpoint: DbEndpoint, conn: Connection) -> object:
         """Roll back the transaction that the user left open and restore autocommit; no round trip if nothing is to do.
 
         After a statement that failed in autocommit mode, and after a prepared one with further results, the server is
@@ -212,19 +213,22 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
 
         :param endpoint: a key of ``params``
         :param conn: the connection
+        :return: ``ROLLED_BACK`` if a transaction was left open that could have been committed
         :raise DiscardConnection: the connection is closed, or has an answer that was not read to its end, or cannot be
             rolled back or reset, or has had an error of ``broken_codes``
         """
         if not (conn.in_order and conn.is_quiet()):
             raise DiscardConnection(f'the connection to {shown(endpoint)!r} is closed or was not read to its end')
         self._refuse_useless(endpoint, conn)
-        if not self._needs_restoring(endpoint, conn):
-            return
+        left_open = conn.is_in_transaction
+        if not self._needs_restoring(conn):
+            return None
         try:
             await _within(conn.reset() if self._resets_all else conn.restore(), self._rollback_timeout)
         except BaseException as exc:
             self._give_up(endpoint, conn, exc, logger)
             raise
+        return ROLLED_BACK if left_open else None
 
     async def is_broken(self, endpoint: DbEndpoint, conn: Connection, exc: BaseException) -> bool:
         """Tell whether a connection is lost, or in the middle of a statement, after its user's block raised.

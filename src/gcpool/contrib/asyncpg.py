@@ -23,7 +23,6 @@ from gcpool.contrib._errors import (
 )
 from gcpool.contrib._generations import Generations
 from gcpool.contrib._one_place import OnePlace, Place
-from gcpool.contrib._open_transactions import OpenTransactionWarning
 from gcpool.contrib._parameters import Reset, check_codes, resets_all, time_limit
 from gcpool.contrib._postgres import (
     BROKEN_CODES,
@@ -34,6 +33,7 @@ from gcpool.contrib._postgres import (
     is_useless_after,
 )
 from gcpool.exceptions import DiscardConnection
+from gcpool.managers import ROLLED_BACK
 from gcpool.managers import AsyncConnectionManager as BaseConnectionManager
 
 try:
@@ -146,7 +146,6 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, 'Connectio
         # Of connections, and of their cached schema. Dropping that cache costs little, so it has no minimum interval.
         self._generations = Generations()
         self._schemas = Generations(interval=0.0)
-        self._open_transactions = OpenTransactionWarning(logger, 'begin none')
         self._resets_all = resets_all(reset)
         if self._resets_all:
             # Wraps a subclass's own create(): what that adds to a connection is for all of its users.
@@ -303,12 +302,13 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, 'Connectio
             await conn.reload_schema_state()
         return not self._generations.is_retired(endpoint, made.connection)
 
-    async def on_release(self, endpoint: DbEndpoint, conn: 'Connection[RecordT]') -> None:
+    async def on_release(self, endpoint: DbEndpoint, conn: 'Connection[RecordT]') -> object:
         """Roll back the transaction that the user left open; no round trip if there is none. Or undo everything
         (``reset``).
 
         :param endpoint: a key of ``dsn_params``
         :param conn: the connection
+        :return: ``ROLLED_BACK`` if a transaction was left open that could have been committed
         :raise gcpool.exceptions.DiscardConnection: it is closed; its last operation is still running or being
             cancelled, or was a ``COPY`` to the client that did not complete; SQL ended its transaction; it cannot be
             rolled back or reset; or it was made before an error of ``broken_codes``
@@ -316,13 +316,13 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, 'Connectio
         self._check_fit(endpoint, conn)
         if (self._generations.any_retired or self._schemas.any_retired) and not await self._is_useful(endpoint, conn):
             raise DiscardConnection(f'a connection to {shown(endpoint)!r} is older than an error of broken_codes')
-        if not self._resets_all and not conn.is_in_transaction():
-            return
+        left_open = conn.is_in_transaction()
+        if not self._resets_all and not left_open:
+            return None
         try:
             if self._resets_all:
                 await self._undo_all(endpoint, conn)
             else:
-                self._open_transactions.about_to_roll_back(endpoint)
                 await asyncio.wait_for(_roll_back(conn), self._rollback_timeout)
         except _CONNECTION_ERRORS as exc:
             conn.terminate()
@@ -331,6 +331,7 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, 'Connectio
         except BaseException:
             conn.terminate()
             raise
+        return ROLLED_BACK if left_open else None
 
     @staticmethod
     def _check_fit(endpoint: DbEndpoint, conn: Any) -> None:
@@ -354,7 +355,6 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, 'Connectio
             )
         statements = FULL_RESET
         if conn.is_in_transaction():
-            logger.warning('rolling back a transaction that was left open on a connection to %r', shown(endpoint))
             statements = f'ROLLBACK; {FULL_RESET}'
         # asyncpg's own reset does the same.
         conn._top_xact = None  # noqa: SLF001

@@ -15,6 +15,7 @@ from gcpool.contrib._goodbye import wait_for_end
 from gcpool.contrib._one_place import Place
 from gcpool.contrib._postgres import BROKEN_CODES
 from gcpool.contrib._sockets import time_to_answer
+from gcpool.managers import ROLLED_BACK
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
 
 try:
@@ -318,17 +319,19 @@ class ConnectionManager(ManagerBase[_ConnT], BaseConnectionManager[_EndpointT, _
         """
         return self._is_useless(endpoint, conn, exc)
 
-    def on_release(self, endpoint: _EndpointT, conn: _ConnT) -> None:
+    def on_release(self, endpoint: _EndpointT, conn: _ConnT) -> object:
         """Roll back the transaction that the user left open, and reset settings; no round trip if there is none.
 
         :param endpoint: the endpoint of the connection
         :param conn: the connection
+        :return: ``ROLLED_BACK`` if a transaction was left open that could have been committed
         :raise gcpool.exceptions.DiscardConnection: it is closed, in the middle of something, or cannot be rolled back
         """
         if not self._resets_all and self._untouched(endpoint, conn) is not None:
-            return
+            return None
         self._check_fit(endpoint, conn)
         try:
+            left_open = self._is_left_open(conn)
             command = self._release_command(endpoint, conn)
             if command is not None:
                 deadline = deadline_after(self._rollback_timeout)
@@ -345,6 +348,7 @@ class ConnectionManager(ManagerBase[_ConnT], BaseConnectionManager[_EndpointT, _
         except BaseException as exc:
             self._give_up(endpoint, conn, exc)
             raise
+        return ROLLED_BACK if left_open else None
 
 
 def _check_not_awaitable(returned: object) -> None:

@@ -26,7 +26,6 @@ from gcpool.contrib._goodbye import wait_for_end
 from gcpool.contrib._latch import Latch
 from gcpool.contrib._libpq import ASK_AGAIN, CANCEL_TIMEOUT, LOOK, LibpqCancel, LibpqSession, ask_in_thread
 from gcpool.contrib._one_place import OnePlace, Place
-from gcpool.contrib._open_transactions import OpenTransactionWarning
 from gcpool.contrib._parameters import bounded_seconds, check_codes, resets_all, time_limit
 from gcpool.contrib._postgres import (
     BROKEN_CODES,
@@ -43,6 +42,7 @@ from gcpool.contrib._postgres import (
 from gcpool.contrib._sockets import poll_once, time_to_answer
 from gcpool.contrib._watchdog import cut_off_after, shut_down_descriptor
 from gcpool.exceptions import DiscardConnection
+from gcpool.managers import ROLLED_BACK
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
 
 try:
@@ -146,7 +146,6 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, Connection
         self._cancel_timeout = bounded_seconds('cancel_timeout', cancel_timeout)
         self._sessions: WeakKeyDictionary[Connection, _Session] = WeakKeyDictionary()
         self._generations = Generations()
-        self._open_transactions = OpenTransactionWarning(logger)
 
     # Not ``broken_on_cancel``: an interruption does not reach a thread before libpq has the answer, unless it waits by
     # a wait callback. Then psycopg2 closes the connection, or its status is that of a running statement.
@@ -284,12 +283,13 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, Connection
                     return True
         return False
 
-    def on_release(self, endpoint: DbEndpoint, conn: Connection) -> None:
+    def on_release(self, endpoint: DbEndpoint, conn: Connection) -> object:
         """Roll back the transaction that the user left open, no round trip if there is none; with ``reset='full'`` undo
         all.
 
         :param endpoint: a key of ``dsn_params``
         :param conn: the connection
+        :return: ``ROLLED_BACK`` if a transaction was left open that could have been committed
         :raise gcpool.exceptions.DiscardConnection: it is closed, or cannot be rolled back (broken, or in the middle of
             a statement or of a two-phase commit)
         """
@@ -301,11 +301,10 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, Connection
             )
         try:
             if _is_ready(conn) and not self._resets_all:
-                return
+                return None
             with cut_off_after(lambda: _shut_down(conn), self._rollback_timeout) as was_cut_off:
-                if conn.get_transaction_status() == extensions.TRANSACTION_STATUS_INTRANS:
-                    # Not after a statement that failed: nobody could have committed that.
-                    self._open_transactions.about_to_roll_back(endpoint)
+                # Not after a statement that failed: nobody could have committed that.
+                left_open = conn.get_transaction_status() == extensions.TRANSACTION_STATUS_INTRANS
                 _roll_back(conn)
                 if self._resets_all:
                     session = self._sessions.get(conn)
@@ -318,6 +317,7 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, Connection
         except BaseException:
             self._end(conn)
             raise
+        return ROLLED_BACK if left_open else None
 
     def _retire(self, endpoint: DbEndpoint, conn: Connection) -> None:
         self._generations.retire(endpoint, self._generation_of(conn))

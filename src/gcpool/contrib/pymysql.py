@@ -17,6 +17,7 @@ from gcpool.contrib._mysql_manager import ManagerBase, raise_refused
 from gcpool.contrib._one_place import Place
 from gcpool.contrib._sockets import time_to_answer
 from gcpool.exceptions import ConnectTimeout, DiscardConnection
+from gcpool.managers import ROLLED_BACK
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
 
 try:
@@ -204,7 +205,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
             return False
         return not self._ping or _answers(conn, time_to_answer(timeout))
 
-    def on_release(self, endpoint: DbEndpoint, conn: Connection) -> None:
+    def on_release(self, endpoint: DbEndpoint, conn: Connection) -> object:
         """Roll back the transaction that the user left open and restore autocommit; no round trip if nothing is to do.
 
         After a statement that failed in autocommit mode the server is asked (``COM_PING``) about its state. With
@@ -213,6 +214,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
 
         :param endpoint: a key of ``params``
         :param conn: the connection
+        :return: ``ROLLED_BACK`` if a transaction was left open that could have been committed
         :raise DiscardConnection: the connection is closed, or has an answer that was not read to its end, or cannot be
             rolled back or reset, or has had an error of ``broken_codes``
         """
@@ -221,8 +223,9 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
         if not conn.in_order or conn.has_unread():
             raise DiscardConnection(f'the connection to {shown(endpoint)!r} has an answer that was not read to its end')
         self._refuse_useless(endpoint, conn)
-        if not self._needs_restoring(endpoint, conn):
-            return
+        left_open = conn.is_in_transaction
+        if not self._needs_restoring(conn):
+            return None
         try:
             with conn.limited(self._rollback_timeout):
                 if self._resets_all:
@@ -232,6 +235,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
         except BaseException as exc:
             self._give_up(endpoint, conn, exc, logger)
             raise
+        return ROLLED_BACK if left_open else None
 
     def is_broken(self, endpoint: DbEndpoint, conn: Connection, exc: BaseException) -> bool:
         """Tell whether a connection is lost, or in the middle of a statement, after its user's block raised.

@@ -24,10 +24,10 @@ from gcpool.contrib._attempts import deadline_after, time_left
 from gcpool.contrib._descriptions import shown
 from gcpool.contrib._errors import BAD_PARAMS, errors_in, raise_connect_error
 from gcpool.contrib._generations import Generations
-from gcpool.contrib._open_transactions import OpenTransactionWarning
 from gcpool.contrib._parameters import Reset, check_codes, resets_all, some_seconds
 from gcpool.contrib._sqlite_connection import LONGEST_END, PooledConnection, fetch_one, is_closed, roll_back
 from gcpool.exceptions import ConnectTimeout, DiscardConnection
+from gcpool.managers import ROLLED_BACK
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
 
 __all__ = ['BROKEN_CODES', 'IsolationLevel', 'PooledConnection', 'SqliteConnectionManager', 'SqliteEndpoint']
@@ -126,7 +126,6 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
         self._closes_at_release = resets_all(reset)
         self._broken_codes = check_codes(broken_codes, int)
         self._generations = Generations()
-        self._open_transactions = OpenTransactionWarning(logger)
         if database is not None:
             self.default_endpoint = database
 
@@ -289,11 +288,12 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
         """
         conn.lend()
 
-    def on_release(self, endpoint: SqliteEndpoint, conn: PooledConnection) -> None:
+    def on_release(self, endpoint: SqliteEndpoint, conn: PooledConnection) -> object:
         """Close the cursors and roll back the transaction that the user left open, if any.
 
         :param endpoint: path
         :param conn: the connection
+        :return: ``ROLLED_BACK`` if a transaction was left open that could have been committed
         :raise DiscardConnection: it is closed, or cannot be rolled back (it is closed then, and that is logged), or
             another thread is executing a statement with it; it was made before an error of ``broken_codes``; or
             ``reset`` is ``'full'``
@@ -309,9 +309,8 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
                 raise DiscardConnection(f"reset='full' closes the connection to {shown(endpoint)!r}")
             if self._generations.any_retired and self._is_retired(endpoint, conn):
                 raise DiscardConnection(f'the connection to {shown(endpoint)!r} is older than an error of broken_codes')
+            left_open = conn.in_transaction and conn.is_left_open
             if conn.in_transaction:
-                if conn.is_left_open:
-                    self._open_transactions.about_to_roll_back(endpoint)
                 roll_back(conn)
         except DiscardConnection:
             # dispose() closes it.
@@ -323,6 +322,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
         except BaseException:
             conn.close()
             raise
+        return ROLLED_BACK if left_open else None
 
     def is_broken(self, endpoint: SqliteEndpoint, conn: PooledConnection, exc: BaseException) -> bool:
         """Tell whether the connection is closed, or useless (``broken_codes``); anything else can be undone.

@@ -1,0 +1,22 @@
+cdef extern from *:
+    """
+    #if PY_VERSION_HEX < 0x030B0000
+      /* There asyncio takes a Cython function for a coroutine function if this flag is set. */
+      #define gcp_mark_coroutine_function(f) (((__pyx_CyFunctionObject *)(f))->flags |= __Pyx_CYFUNCTION_COROUTINE)
+    #else
+      #define gcp_mark_coroutine_function(f) ((void)(f))
+    #endif
+    """
+    void gcp_mark_coroutine_function(object)
+
+
+cdef int mark_coroutine_functions() except -1:
+    # For mock's autospec, and other code that asks before a call whether its result has to be awaited.
+    for method in (AsyncPool.release, AsyncPool.discard):
+        gcp_mark_coroutine_function(method)
+        if sys.version_info >= (3, 12):
+            import inspect
+            inspect.markcoroutinefunction(method)
+        elif sys.version_info >= (3, 11):
+            from asyncio import coroutines
+            method._is_coroutine = coroutines._is_coroutine

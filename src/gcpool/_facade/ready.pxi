@@ -1,0 +1,24 @@
+@cython.final
+cdef class ReadyConnections:
+    """The connections of a pool that need no check and no hook.
+
+    ``ready[endpoint]`` takes one of them, and is ``ready`` itself if there is none. It is a subscription because after
+    a call the interpreter looks for signals: a handler that raised there would lose the connection. It does not look
+    after a subscription, nor from there to the end of a coroutine that returns what it took.
+    """
+
+    def __getitem__(self, endpoint):
+        cdef Entry e = self.take(endpoint)
+        return self if e is None else e.conn_
+
+    cdef inline Entry take(self, object endpoint):
+        if self.own_loop is None:
+            raise RuntimeError(NO_POOL)
+        self.own_loop.check()
+        if self.asks_before_use:
+            return None
+        if endpoint is UNSET_ENDPOINT:      # without a default one none is found, and the slow path raises
+            endpoint = self.default_endpoint
+        return entry_or_none(
+            take_idle(self.core, endpoint, read_clock(self.core), self.trusted_for, TAKEN_ENTRY)
+        )

@@ -1,0 +1,163 @@
+"""Finds out which of the optional methods a connection manager has, and refuses what cannot be a manager."""
+
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+from ._core import UNSET
+from ._hook_names import check_hook_names
+from .managers import AsyncConnectionManager, SyncConnectionManager
+
+__all__ = ['NO_ENDPOINT', 'Hooks', 'check_manager', 'is_coroutine_function']
+
+# The flag of the code of an ``async def``: inspect.CO_COROUTINE.
+_CO_COROUTINE = 0x80
+
+
+class _NoEndpoint:
+    """The type of :py:data:`NO_ENDPOINT`."""
+
+    def __repr__(self) -> str:
+        return 'NO_ENDPOINT'
+
+
+#: Stands for the default endpoint of a manager that has none: None is an endpoint as any other.
+NO_ENDPOINT: Final[Any] = UNSET
+
+
+class Hooks:
+    """Which of the optional methods a manager overrides. Found out once, so that the others cost nothing.
+
+    :param manager: the connection manager
+    :param base: the base class whose methods do nothing
+    :raises TypeError: when a hook is no method, or one that is plain in both runtimes (``normalize``, ``is_refusal``,
+        ``describe_endpoint``) a coroutine function; when ``broken_on_cancel`` is no bool, or ``default_endpoint`` is
+        not hashable
+    """
+
+    NAMES = ('check_aliveness', 'on_acquire', 'on_release', 'on_connection_dead', 'is_broken')
+
+    def __init__(self, manager: Any, base: type):
+        self.checks, self.acquire, self.release, self.dead, self.broken = (
+            self._has(manager, base, name) for name in self.NAMES
+        )
+        self.normalize: Callable[[Any], Any] | None = self._plain(manager, base, 'normalize')
+        #: ``is_refusal(endpoint, exc)``, if the manager overrides it.
+        self.refusal: Callable[[Any, BaseException], bool] | None = self._plain(manager, base, 'is_refusal')
+        #: ``describe_endpoint(endpoint)``, if the manager overrides it.
+        self.describe: Callable[[Any], object] | None = self._plain(manager, base, 'describe_endpoint')
+        self.broken_on_cancel: bool = self._is_broken_on_cancel(manager)
+        #: The endpoint of those who name none; :py:data:`NO_ENDPOINT` if the manager has none.
+        self.default_endpoint: Any = self._default_endpoint(manager)
+
+    @classmethod
+    def _plain(cls, manager: Any, base: type, name: str) -> Callable[..., Any] | None:
+        if not cls._has(manager, base, name) or _is_made_up(manager, name):
+            return None
+        method: Callable[..., Any] = getattr(manager, name)
+        if is_coroutine_function(method):
+            raise TypeError(f'{name}() of connection_manager {manager!r} is a coroutine function: expected a plain one')
+        return method
+
+    @staticmethod
+    def _is_broken_on_cancel(manager: Any) -> bool:
+        value = getattr(manager, 'broken_on_cancel', False)
+        if isinstance(value, bool):
+            return value
+        if _is_made_up(manager, 'broken_on_cancel'):
+            return False
+        raise TypeError(f'connection_manager.broken_on_cancel is {value!r}: expected a bool')
+
+    @staticmethod
+    def _default_endpoint(manager: Any) -> Any:
+        endpoint = getattr(manager, 'default_endpoint', NO_ENDPOINT)
+        if endpoint is NO_ENDPOINT or _is_made_up(manager, 'default_endpoint'):
+            return NO_ENDPOINT
+        try:
+            hash(endpoint)
+        except TypeError:
+            # Not quoted, because it may hold a password.
+            raise TypeError(
+                f'connection_manager.default_endpoint is a {type(endpoint).__name__}: expected a hashable endpoint'
+            ) from None
+        return endpoint
+
+    @staticmethod
+    def _has(manager: object, base: type, name: str) -> bool:
+        method = getattr(manager, name, None)
+        if method is None:
+            return False
+        if not callable(method):
+            raise TypeError(f'connection_manager.{name} is {method!r}: expected a method')
+        return getattr(method, '__func__', method) is not getattr(base, name)
+
+
+def check_manager(manager: object, *, asynchronous: bool) -> None:
+    """Refuse an object that cannot be a connection manager, is one for the other runtime, or has a misspelt hook.
+
+    :param manager: what the pool was given
+    :param asynchronous: whether the manager has to be one for asyncio
+    :raises TypeError: when it cannot be; the message says what was expected
+    """
+    wanted, other = (
+        (AsyncConnectionManager, SyncConnectionManager)
+        if asynchronous
+        else (SyncConnectionManager, AsyncConnectionManager)
+    )
+    runtime = 'asyncio' if asynchronous else 'threading'
+    expected = f'expected a gcpool.{runtime}.BaseConnectionManager'
+    if isinstance(manager, type):
+        raise TypeError(f'connection_manager is the class {manager.__qualname__}: {expected}, an instance')
+    if isinstance(manager, other) and not isinstance(manager, wanted):
+        raise TypeError(f'connection_manager {manager!r} is one for the other runtime: {expected}')
+    for name in ('create', 'dispose'):
+        method = getattr(manager, name, None)
+        if not callable(method):
+            raise TypeError(f'connection_manager {manager!r} has no method {name}(): {expected}')
+        if is_coroutine_function(method) and not asynchronous:
+            raise TypeError(f'{name}() of connection_manager {manager!r} is a coroutine function: {expected}')
+        if asynchronous and _is_plain(method):
+            raise TypeError(f'{name}() of connection_manager {manager!r} is not a coroutine function: {expected}')
+    for name in () if asynchronous else Hooks.NAMES:
+        if is_coroutine_function(getattr(manager, name, None)):
+            raise TypeError(f'{name}() of connection_manager {manager!r} is a coroutine function: {expected}')
+    check_hook_names(manager)
+
+
+def _is_made_up(manager: object, name: str) -> bool:
+    # Whether a mock has made the attribute up. A mock has every one: its normalize() returns the same object for all
+    # endpoints, so that they would count as one, and to its is_refusal() every error is a refusal.
+    mock = sys.modules.get('unittest.mock')
+    if mock is None:
+        return False
+    import inspect
+
+    return (
+        isinstance(getattr(manager, name), mock.NonCallableMock) and inspect.getattr_static(manager, name, None) is None
+    )
+
+
+def is_coroutine_function(method: object) -> bool:
+    """Tell whether a method or function is a coroutine function."""
+    # inspect takes longer to import than the rest of a pool for threads. While nobody has imported it, no plain
+    # function can be marked as a coroutine function, and the flag of the code decides.
+    code = getattr(getattr(method, '__func__', method), '__code__', None)
+    if method is None or (code is not None and not code.co_flags & _CO_COROUTINE and 'inspect' not in sys.modules):
+        return False
+    import inspect
+
+    return inspect.iscoroutinefunction(method)
+
+
+def _is_plain(method: object) -> bool:
+    import inspect
+
+    # Whether a method is one for threads. A plain function may return an awaitable, so it is refused only if it has the
+    # parameter `timeout`, which only the managers for threads have.
+    if not inspect.isroutine(method) or is_coroutine_function(inspect.unwrap(method)):
+        return False
+    try:
+        parameters = inspect.signature(method).parameters
+    except (TypeError, ValueError):
+        return False
+    return 'timeout' in parameters
