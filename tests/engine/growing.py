@@ -295,6 +295,7 @@ class Growth:
         self.pool.pass_time(now)
         while (slot := self.take_reserved()) is not None:
             if self.may_begin(slot):
+                slot.suspect = False  # what was found dead before this says nothing about it
                 self.begin_attempt(slot.endpoint, slot)
                 self.cover(slot.endpoint, slot)
                 self.pool.note_wanting(slot.endpoint)

@@ -23,6 +23,7 @@ from gcpool.exceptions import ConnectionNotAcquired, ConnectionPoolClosedError
 from tests.simulation.failure import SimulationError
 
 include "_core_model.pxi"
+include "_core_growth.pxi"
 
 cdef enum:              # the questions
     ACQUIRE
@@ -53,6 +54,11 @@ cdef enum:              # the questions
     ASK_NEXT_DUE
     WATCH
     MISUSE
+    TAKE_CREATE
+    END_CREATE
+    RUN_TIMERS
+    PIN
+    CHANGE_WORKERS
     DRAIN
     RESUME
     RESIZE
@@ -65,7 +71,8 @@ QUESTION_NAMES = (
     'acquire', 'ask again', 'connect', 'fail', 'cancel', 'give up', 'drop', 'begin check', 'end check', 'find dead',
     'discard', 'take out', 'take ready', 'mark unchecked', 'leave check', 'begin pool check', 'end pool check',
     'give up checks', 'release', 'begin release', 'end release', 'take doomed', 'dispose',
-    'advance', 'expire', 'next due', 'watch', 'misuse', 'drain', 'resume', 'resize', 'suspend', 'doom acquired',
+    'advance', 'expire', 'next due', 'watch', 'misuse', 'take create',
+    'end create', 'run timers', 'pin', 'change workers', 'drain', 'resume', 'resize', 'suspend', 'doom acquired',
     'close',
 )
 
@@ -73,7 +80,7 @@ QUESTION_NAMES = (
 cdef int[QUESTIONS] COMMON = [
     24, 6, 12, 2, 3, 3, 1, 4, 8, 3,
     2, 3, 6, 1, 3, 6, 8, 1, 32, 4, 6, 12, 8,
-    4, 3, 3, 2, 2, 2, 8, 1, 1, 1,
+    4, 3, 3, 2, 2, 12, 12, 6, 1, 1, 2, 8, 1, 1, 1,
     1,
 ]
 
@@ -102,6 +109,7 @@ cdef double TICK = 2.0 ** -20 if sysconfig.get_config_var('Py_GIL_DISABLED') els
 cdef double[6] SECONDS = [0.5, 1.0, 2.0, 4.0, 6.0, 24.0]
 cdef double[5] IDLE_TIMEOUTS = [4.0, 1.0, 8.0, 0.0, INFINITY]
 cdef double[5] MAX_LIFETIMES = [24.0, 12.0, 60.0, 0.0, INFINITY]
+cdef double[4] RECONNECT_TIMEOUTS = [0.0, 0.0, 0.05, 3.0]
 cdef double[3] INTERVALS = [0.0, 0.5, INFINITY]
 
 
@@ -192,6 +200,12 @@ cdef class World:
     cdef int bursts             # of eight questions so many are of the kind of the one before
     cdef bint deaf              # the collector cannot be told when something is due earlier
     cdef bint spelled           # the manager has a normalize()
+    cdef bint may_pin
+    cdef bint lives_vary        # min_size was set: when core connections are due depends on what else is in use
+    cdef bint were_told         # in this step, the workers were told of the next timer
+    cdef double told_retry      # when the one is due that they know of
+    cdef double tick_time
+    cdef list growing           # the pool's own creates that workers have begun
     cdef int spellings
     cdef list endpoints
     cdef list active            # acquires in progress
@@ -234,7 +248,14 @@ cdef class World:
         model.max_waiting = 1 + dice.below(3) if dice.one_in(4) else 0
         model.keeps_idle = not dice.one_in(10)
         model.max_uses = 1 + dice.below(5) if dice.one_in(4) else 0
+        model.lifetime_jitter = 0.25 if dice.one_in(8) else 0.0
         self.deaf = dice.one_in(8)
+        self.may_pin = bool(model.keeps_idle) and model.max_lifetime > 0 and dice.one_in(6)
+        self.tick_time = TICK
+        self.told_retry = INFINITY
+        self.growing = []
+        if dice.one_in(3):
+            self.draw_growth()
         self.now = 0.0 if dice.one_in(2) else 100.5
         self.endpoint_count = MOST_ENDPOINTS if model.total_max_size > SOME else 1 + dice.below(MOST_ENDPOINTS)
         self.skew = dice.below(2)
@@ -270,7 +291,16 @@ cdef class World:
             counts_idle_only=model.counts_idle_only,
             keeps_idle=bool(model.keeps_idle),
             max_uses=model.max_uses,
+            lifetime_jitter=model.lifetime_jitter,
+            random=self.read_luck,
+            min_size=model.min_size,
+            creates_in_background=bool(model.in_background),
+            max_connecting=model.max_connecting,
+            reconnect_timeout=model.reconnect_timeout,
+            fails_fast=bool(model.fails_fast),
+            keeps_growth=bool(model.grows),
         )
+        self.core.set_workers(self.call_workers)
 
     def read_clock(self):
         return self.now
@@ -279,6 +309,32 @@ cdef class World:
         self.wakes += 1
         return not self.deaf
 
+    def read_luck(self):
+        return self.model.luck
+
+    def call_workers(self):
+        self.were_told = True
+        return bool(self.model.has_workers)
+
+    cdef int draw_growth(self) except -1:
+        cdef Dice dice = self.dice
+        cdef Model model = self.model
+        model.grows = True
+        model.in_background = dice.one_in(2)
+        model.max_connecting = dice.below(3)
+        model.reconnect_timeout = RECONNECT_TIMEOUTS[dice.below(4)]
+        model.fails_fast = model.reconnect_timeout == 0 and dice.one_in(3)
+        if self.may_grow_to_minimum():
+            model.min_size = dice.below(model.max_size + 1)
+        self.lives_vary = model.min_size > 0
+        # No two timers are due at the same time: it would be the core's choice whose turn it is.
+        self.tick_time = 2.0 ** -20
+        return 0
+
+    cdef bint may_grow_to_minimum(self) noexcept:
+        # What is closed as soon as it is there would be created for ever.
+        return self.model.keeps_idle and self.model.max_lifetime > 0 and self.model.idle_timeout > 0
+
     cdef int draw_rates(self) except -1:
         cdef int[QUESTIONS] rates
         cdef int question, share, total = 0, place = 0
@@ -286,6 +342,8 @@ cdef class World:
             share = COMMON[question]
             if question >= RESIZE:      # less happens after these
                 rates[question] = share if self.dice.one_in(4) else 0
+            elif TAKE_CREATE <= question <= CHANGE_WORKERS and not self.may_ask_to_grow(question):
+                rates[question] = 0
             elif question != ACQUIRE and self.dice.one_in(5):
                 rates[question] = 0
             else:
@@ -306,10 +364,15 @@ cdef class World:
                 self.questions[question] = question
         return 0
 
+    cdef bint may_ask_to_grow(self, int question) noexcept:
+        if question == PIN:
+            return self.may_pin
+        return self.model.grows or self.may_pin or question == RUN_TIMERS
+
     # -- choosing -----------------------------------------------------------------------------------------------------
 
     cdef inline void tick(self) noexcept:
-        self.now += TICK
+        self.now += self.tick_time
 
     cdef Acq pick(self, int states, int needs):
         # One of the acquires in one of some states that has what it needs, all with a chance.
@@ -395,8 +458,10 @@ cdef class World:
         cdef bint queued
         self.tick()
         self.model.request(acq, self.now)
+        self.model.end_of_request(self.now)
         queued = self.core.request(acq.waiter, self.now)
-        if queued != (acq.state == WAITS):
+        # Without workers it may have been served before the call has returned.
+        if queued != (acq.state == WAITS) and not (queued and not self.model.has_workers):
             raise Fault(f'request() gave {queued}, expected {acq!r}')
         return 0
 
@@ -436,10 +501,32 @@ cdef class World:
         if acq is None:
             return False
         self.about(acq, acq.conn, acq.endpoint)
+        if self.model.knowns and self.dice.below(4):
+            self.connect_failed(acq)
+            return True
         self.model.create_failed(acq, self.now)
         self.core.create_failed(acq.waiter, self.now)
         self.leave(acq)
         return True
+
+    cdef int connect_failed(self, Acq acq) except -1:
+        # It goes on waiting, if it may, or ends.
+        cdef object error = OSError('the connect of an acquire')
+        cdef bint is_refusal = self.model.grows and self.dice.one_in(3)
+        cdef bint has_time = self.dice.below(4) != 0
+        cdef int news = connect_failed(self.model, acq, error, is_refusal, has_time, self.now)
+        self.differ(
+            self.core.connect_failed(acq.waiter, error, bool(is_refusal), bool(has_time), self.now),
+            news,
+            'connect_failed()',
+        )
+        if news & ASKS_AGAIN:
+            self.asked_conn = None
+            if self.dice.below(8):
+                self.request(acq)
+        else:
+            self.cancel(acq)
+        return 0
 
     cdef int leave(self, Acq acq) except -1:
         # It was served nothing: mostly that is its end, or it asks again later.
@@ -491,10 +578,11 @@ cdef class World:
             return False
         self.about(None, acq.conn, acq.endpoint)
         if acq.state == WAITS:
-            self.model.waiting.remove(acq)
+            self.model.leave_queue(acq)
             self.model.note_wanting(acq.endpoint)
             self.model.cancelled_count += 1
             acq.state = NOTHING
+            forget_empty(self.model)
         else:
             acq.waits_from = INFINITY
             self.model.cancel(acq, self.now)
@@ -702,6 +790,94 @@ cdef class World:
         self.core.give_up_checks(self.now)
         return True
 
+    # -- what the pool creates itself ---------------------------------------------------------------------------------
+
+    cdef bint ask_take_create(self) except -1:
+        cdef Conn ticket
+        cdef object entry
+        if not self.model.turns and self.dice.below(8):
+            return False
+        ticket = take_create(self.model, self.now)
+        entry = self.core.take_create(self.now)
+        self.differ(entry is not None, ticket is not None, 'take_create()')
+        if ticket is not None:
+            if (<Endpoint>entry.endpoint).number != ticket.endpoint:
+                raise Fault(f'take_create() gave {entry!r}, expected one of e{ticket.endpoint}')
+            ticket.entry = entry
+            ticket.since = self.now
+            self.core.begin_create(entry, self.now)
+            self.growing.append(ticket)
+            self.about(None, ticket, ticket.endpoint)
+        return True
+
+    cdef bint ask_end_create(self) except -1:
+        cdef Conn ticket
+        if not self.growing:
+            return False
+        ticket = <Conn>self.growing.pop(self.dice.below(<int>len(self.growing)))
+        self.end_create(ticket, self.dice.below(8))
+        return True
+
+    cdef int end_create(self, Conn ticket, int how) except -1:
+        cdef object error
+        cdef bint kept, is_refusal
+        cdef int news
+        cdef Py_ssize_t size
+        self.about(None, ticket, ticket.endpoint)
+        if how >= 4:
+            self.connects += 1
+            self.conns.append(ticket)
+            kept = grown(self.model, ticket, self.connects, self.now)
+            self.differ(self.core.grown(ticket.entry, ticket, self.now), kept, 'grown()')
+        elif how == 0:
+            grow_cancelled(self.model, ticket, self.now)
+            self.core.grow_cancelled(ticket.entry, self.now)
+        else:
+            error = OSError('a connect of the pool')
+            is_refusal = how == 1 and self.model.grows
+            news = grow_failed(self.model, ticket, error, is_refusal, self.now)
+            self.differ(
+                self.core.grow_failed(ticket.entry, error, error, bool(is_refusal), self.now), news, 'grow_failed()'
+            )
+        size = self.core.size
+        self.core.grow_cancelled(ticket.entry, self.now)     # it has ended once
+        self.differ(self.core.size, size, 'the size after the second end of a create')
+        return 0
+
+    cdef bint ask_run_timers(self) except -1:
+        # At their time, mostly.
+        cdef int how = self.dice.below(8)
+        cdef double timer = self.core.next_timer()
+        if how and timer < INFINITY:
+            self.now = max(self.now, timer)
+        if how == 1:
+            if self.model.pass_time(self.now):
+                self.model.dispatch(for_worker=True)
+            end_step(self.model, self.now)
+            self.core.expire_relief(self.now)
+        else:
+            run_timers(self.model, self.now, how > 2)
+            self.core.run_timers(self.now, how > 2)
+            self.were_told = True
+        return True
+
+    cdef bint ask_pin(self) except -1:
+        cdef int endpoint = self.choose_endpoint()
+        cdef int size = self.dice.below(4) if self.dice.one_in(2) else 0
+        if self.model.closed:
+            return False
+        self.about(None, None, endpoint)
+        pin(self.model, endpoint, size, self.now)
+        self.core.pin(self.spell(endpoint), size, self.now)
+        return True
+
+    cdef bint ask_change_workers(self) except -1:
+        self.model.has_workers = not self.model.has_workers or self.dice.one_in(2)
+        self.model.must_call = True
+        end_step(self.model, self.now)
+        self.core.ask_workers()
+        return True
+
     # -- giving back --------------------------------------------------------------------------------------------------
 
     cdef bint is_held(self, Acq acq) noexcept:
@@ -863,15 +1039,59 @@ cdef class World:
     cdef bint ask_expire(self) except -1:
         cdef int limit = self.dice.below(5)
         cdef bint for_worker = self.dice.one_in(2)
-        cdef int count = self.model.doom_due(self.now, limit, for_worker)
+        cdef int count
+        if self.lives_vary:
+            return self.follow_doom_due(limit if limit else 1)
+        count = self.model.doom_due(self.now, limit, for_worker)
         self.dice.note(count)
         self.differ(self.core.doom_due(self.now, limit, for_worker), count, 'doom_due()')
+        return True
+
+    cdef bint follow_doom_due(self, int limit) except -1:
+        # With min_size, the core may be late: a life that ends before its time is noticed when it would have been
+        # looked at. What it closes has to be due; extra connections are never late. Not while somebody wants a slot:
+        # which close is for that one depends on the order.
+        cdef Conn conn
+        cdef Model model = self.model
+        cdef list due = []
+        cdef int count, found = 0
+        cdef bint late = False
+        cdef bint relief_ended
+        if model.wanting_slots():
+            return False
+        relief_ended = model.pass_time(self.now)
+        for conn in model.conns:
+            if conn.state == IDLE and model.deadline(conn) <= self.now:
+                due.append(conn)
+        count = self.core.doom_due(self.now, limit, False)
+        model.batches += 1
+        for conn in due:
+            if conn.entry.state_name == 'closing':
+                found += 1
+                model.doom(
+                    conn,
+                    model.lifetime_reason(conn) if conn.expires_at <= self.now else 'idle',
+                    False,
+                    model.batches,
+                    conn.number,
+                )
+            elif not conn.is_core:
+                late = True
+        self.differ(count, found, 'doom_due()')
+        if late and count < limit:
+            raise Fault('an extra connection is due, and was not doomed')
+        if relief_ended:
+            model.dispatch(for_worker=False)
+        end_step(model, self.now)
+        self.order_doomed()
         return True
 
     cdef bint ask_next_due(self) except -1:
         # Not after every step: asking brings the queue in order, which a pool has to do without.
         cdef double due = self.model.next_due()
         cdef object answer = self.core.next_due()
+        if self.lives_vary:
+            return True
         if answer is None:
             if due != INFINITY:
                 raise Fault(f'next_due() gave None, expected {due}')
@@ -887,6 +1107,7 @@ cdef class World:
         cdef int min_idle = self.dice.below(max_size + 1)
         cdef int total_max_size = 1 + self.dice.below(SOME)
         cdef Model model = self.model
+        cdef int min_size = model.min_size
         cdef dict limits = {}
         if self.dice.below(4):
             limits['max_size'] = max_size
@@ -902,11 +1123,31 @@ cdef class World:
         else:
             total_max_size = model.total_max_size
         limits['max_waiting'] = max_waiting = 1 + self.dice.below(3) if self.dice.one_in(4) else 0
-        self.model.resize(self.now, min_idle, max_size, total_max_size, max_waiting)
+        if self.may_grow_to_minimum() and self.dice.one_in(2):
+            min_size = self.dice.below(3)
+        if self.will_lack(min_size, max_size) > 1:
+            return False        # the core decides on their order
+        if min_size:
+            self.lives_vary = True
+            self.tick_time = 2.0 ** -20
+        limits['min_size'] = min_size
+        model.resize(self.now, min_idle, max_size, total_max_size, max_waiting, min_size)
         self.core.resize(self.now, **limits)
         self.order_doomed()
         self.look_at_all = True
         return True
+
+    cdef int will_lack(self, int min_size, int max_size) except -1:
+        # The endpoints that would have to be filled and are not known to.
+        cdef Model model = self.model
+        cdef Known known
+        cdef int endpoint, size, found = 0
+        for endpoint in range(self.endpoint_count):
+            known = model.knowns.get(endpoint)
+            size = max(min_size, 0 if known is None else known.pinned)
+            if endpoint not in model.short and model.count(endpoint, IS_ANY) < min(size, max_size):
+                found += known is not None or model.count(endpoint, IS_ANY) > 0 or model.head(endpoint) is not None
+        return found
 
     cdef bint ask_drain(self) except -1:
         cdef int endpoint = self.dice.below(self.endpoint_count)
@@ -937,8 +1178,13 @@ cdef class World:
 
     cdef int end_suspension(self) except -1:
         cdef int all_of_them = <int>len(self.model.conns) + 1
-        self.model.doom_due(self.now, all_of_them, True)
-        self.core.doom_due(self.now, all_of_them, True)
+        if self.lives_vary:
+            while self.model.suspended and self.model.waiting:
+                self.cancel(<Acq>self.model.waiting[0])
+            self.follow_doom_due(all_of_them)
+        else:
+            self.model.doom_due(self.now, all_of_them, True)
+            self.core.doom_due(self.now, all_of_them, True)
         self.compare_step()
         self.ask_resume()
         self.compare_step()
@@ -952,7 +1198,7 @@ cdef class World:
         return True
 
     cdef bint ask_close(self) except -1:
-        self.model.close()
+        self.model.close(self.now)
         self.core.close()
         self.in_any_order = True    # at each endpoint it is that of the arrivals
         self.order_doomed()
@@ -966,6 +1212,10 @@ cdef class World:
         if self.watchers and self.dice.one_in(2):
             watcher = <Watcher>self.watchers.pop(self.dice.below(<int>len(self.watchers)))
             waits = watcher in self.model.watchers
+            if watcher in self.model.fill_watchers:
+                self.model.fill_watchers.remove(watcher)
+                self.differ(self.core.unwatch(watcher.waiter), True, 'unwatch()')
+                return True
             self.differ(self.core.unwatch(watcher.waiter), waits, 'unwatch()')
             if waits:
                 self.model.watchers.remove(watcher)
@@ -976,6 +1226,13 @@ cdef class World:
         watcher.told = self.told
         watcher.waiter = Waiter(None)
         watcher.waiter.arm(watcher)
+        if self.model.knowns and self.dice.one_in(2):
+            waits = not self.model.closed and bool(unfilled(self.model))
+            self.differ(self.core.watch_filled(watcher.waiter), waits, 'watch_filled()')
+            if waits:
+                self.watchers.append(watcher)
+                self.model.fill_watchers.append(watcher)
+            return True
         if self.conns and self.dice.one_in(2):
             watcher.conn = <Conn>self.conns[self.dice.below(<int>len(self.conns))]
             waits = watcher.conn.state != GONE
@@ -1096,6 +1353,8 @@ cdef class World:
             or waiter.refused != (acq.state == REFUSED)
             or waiter.turned_away != (acq.state == TURNED_AWAY)
             or waiter.has_ticket != (acq.state == TICKET)
+            or waiter.failed != (acq.state == FAILED)
+            or waiter.endpoint_is_down != (acq.state == DOWN)
         ):
             raise Fault(
                 f'the waiter holds {held!r}, queued {waiter.queued}, refused {waiter.refused}, turned away '
@@ -1103,6 +1362,8 @@ cdef class World:
             )
         if waiter.dead_entry is not (None if acq.dead_entry is None else acq.dead_entry.entry):
             raise Fault(f'the waiter has the dead {waiter.dead_entry!r}, expected {acq.dead_entry!r}')
+        if (acq.state == FAILED or acq.state == DOWN) and waiter.error is not acq.error:
+            raise Fault(f'{acq!r} has the error {waiter.error!r}, expected {acq.error!r}')
         if acq.state == SERVED:
             self.differ(self.core.still_holds(waiter), True, 'still_holds()')
         return 0
@@ -1178,7 +1439,7 @@ cdef class World:
         if <Py_ssize_t>core.doomed != len(model.doomed) + len(model.doomed_for_worker):
             raise Fault(f'{core.doomed} are doomed, expected {model.doomed!r} and {model.doomed_for_worker!r}')
         # One that could not be told is told again when the next connection is queued: how often is the core's choice.
-        if self.wakes < model.wakes or (self.wakes > model.wakes and not self.deaf):
+        if not self.lives_vary and (self.wakes < model.wakes or (self.wakes > model.wakes and not self.deaf)):
             raise Fault(f'the collector was woken {self.wakes} times, expected {model.wakes}')
         if self.asked_acq is not None:
             self.compare_acq(self.asked_acq)
@@ -1189,7 +1450,48 @@ cdef class World:
             self.dice.note(self.asked_conn.number * 8 + self.asked_conn.state)
         if self.asked_endpoint != NOBODY:
             self.compare_endpoint(self.asked_endpoint)
+        if model.knowns or self.were_told:
+            self.compare_growth()
         self.dice.note(len(model.conns) * 64 + len(model.waiting) * 8 + <Py_ssize_t>core.doomed)
+        return 0
+
+    cdef int compare_growth(self) except -1:
+        cdef Model model = self.model
+        cdef object core = self.core
+        cdef double retry = next_retry(model)
+        self.differ(core.reserved, count_own(model, ALL, True), 'reserved')
+        if <double>core.next_timer() != min(<double>core.relief_ends_at(), retry, model.refill_at):
+            raise Fault(f'next_timer() gave {core.next_timer()}, expected {retry} or {model.refill_at}: {model.knowns}')
+        if self.were_told:
+            self.told_retry = retry
+        self.were_told = False
+        if retry < self.told_retry and not model.closed:
+            raise Fault(f'an attempt is due at {retry}, and the workers were told {self.told_retry}')
+        return 0
+
+    cdef int judge_growth(self) except -1:
+        # Pinned endpoints have their size, or what is in the way of that is known. What is remembered is the same.
+        cdef Model model = self.model
+        cdef Known known
+        cdef int endpoint
+        cdef bint fills = not (model.closed or model.suspended or model.refill_at < INFINITY or model.wanting_slots())
+        fills = fills and <int>len(model.conns) < model.total_max_size
+        for endpoint in model.knowns:
+            known = model.knowns[endpoint]
+            if (
+                fills
+                and model.count(endpoint, IS_ANY) < min(known.pinned, model.max_size)
+                and model.count(endpoint, 1 << CREATING) < (model.max_connecting if model.max_connecting else MAX_FILLS)
+                and may_attempt(model, endpoint)
+            ):
+                raise Fault(f'e{endpoint} is pinned, and is not filled')
+            error = known.error if known.outage is not None or known.failed_at >= self.now - 1 else None
+            if self.core.last_connect_error(self.endpoints[endpoint], self.now - 1) is not error:
+                raise Fault(f'the last error of e{endpoint} is not {error!r}')
+        if not model.closed:
+            found = sorted([((<Endpoint>e).number, has, size) for e, has, size in self.core.unfilled_endpoints()])
+            if found != unfilled(model):
+                raise Fault(f'unfilled_endpoints() gave {found}, expected {unfilled(model)}')
         return 0
 
     cdef int compare_all(self) except -1:
@@ -1211,7 +1513,7 @@ cdef class World:
             'total_max_size': model.total_max_size,
             'asked': model.asked_count,
             'cancelled': model.cancelled_count,
-            'refused': 0,
+            'refused': model.refused_count,
             'checks': model.check_count,
             'checks_failed': model.failed_check_count,
             'leaks': 0,
@@ -1248,6 +1550,8 @@ cdef class World:
             self.compare_conn(conn)
         core.check_invariants()
         self.judge()
+        if model.knowns:
+            self.judge_growth()
         return 0
 
     cdef int judge(self) except -1:
@@ -1332,6 +1636,16 @@ cdef class World:
             return self.ask_watch()
         if question == MISUSE:
             return self.ask_misuse()
+        if question == TAKE_CREATE:
+            return self.ask_take_create()
+        if question == END_CREATE:
+            return self.ask_end_create()
+        if question == RUN_TIMERS:
+            return self.ask_run_timers()
+        if question == PIN:
+            return self.ask_pin()
+        if question == CHANGE_WORKERS:
+            return self.ask_change_workers()
         if question == DRAIN:
             return self.ask_drain()
         if question == SUSPEND:
@@ -1350,15 +1664,16 @@ cdef class World:
         # One random question, and what is to be seen of its answer.
         cdef int question = self.last
         cdef int tries = 0
+        self.model.luck = (self.model.luck + 0.381966) % 1.0
         self.tick()
         self.about(None, None, NOBODY)
         self.look_at_all = False
         if self.dice.below(8) >= self.bursts:
             question = self.questions[self.dice.below(256)]
+        self.last = question
         while not self.ask(question):
             tries += 1
-            question = self.questions[self.dice.below(256)] if tries < 8 else ADVANCE
-        self.last = question
+            self.last = question = self.questions[self.dice.below(256)] if tries < 8 else ADVANCE
         self.dice.note(question)
         self.compare_step()
         if self.look_at_all:
@@ -1370,13 +1685,26 @@ cdef class World:
         while self.releasing:
             self.end_release(<Acq>self.releasing.pop(), 2)
             self.compare_step()
-        while self.checking or self.closing or self.model.to_check or self.model.doomed or self.model.doomed_for_worker:
+        while (
+            self.checking
+            or self.closing
+            or self.model.to_check
+            or self.model.doomed
+            or self.model.doomed_for_worker
+            or self.model.turns
+            or self.growing
+        ):
+            self.tick()
             if self.checking:
                 self.ask_end_pool_check()
             elif self.model.to_check:
                 self.begin_pool_check()
             elif self.closing:
                 self.ask_dispose()
+            elif self.model.turns:
+                self.ask_take_create()
+            elif self.growing:
+                self.end_create(<Conn>self.growing.pop(), 7)
             elif self.model.doomed:
                 self.take_doomed(0, self.model.doomed, 7)
             else:
@@ -1388,11 +1716,14 @@ cdef class World:
         # DESIGN.md 2.4, as liveness: when the clients only give back what they have, each round serves somebody, until
         # nobody waits. No time passes.
         cdef Acq acq
-        cdef int rounds = 4 + 2 * <int>len(self.active)
+        cdef int rounds = 4 + 2 * <int>len(self.active) + 8 * <int>len(self.model.knowns)
         while self.active:
             if rounds == 0:
                 raise Fault(f'though all is given back, these are still not served: {self.active!r}')
             rounds -= 1
+            if self.model.knowns and next_retry(self.model) < INFINITY:
+                self.ask_run_timers()       # an outage ends only if somebody tries
+                self.compare_step()
             self.settle()
             for acq in self.active[:]:
                 self.about(acq, acq.conn, acq.endpoint)
@@ -1402,7 +1733,7 @@ cdef class World:
                     self.request(acq)
                 elif acq.conn is not None:
                     self.release(acq)
-                elif acq.state == REFUSED or acq.state == TURNED_AWAY:
+                elif acq.state == REFUSED or acq.state >= TURNED_AWAY:
                     self.cancel(acq)
                 else:
                     continue
@@ -1439,6 +1770,7 @@ cdef class World:
         cdef Acq acq
         cdef Conn conn
         self.about(None, None, NOBODY)
+        self.model.has_workers = True
         self.end_suspension()
         self.compare_all()
         if self.dice.below(4):
@@ -1539,5 +1871,6 @@ def simulate(seed, long long steps, make_core):
         told = f'{exc}' if isinstance(exc, Fault) else f'{type(exc).__name__}: {exc}'
         before = [recent[i % REMEMBERED] for i in range(step + 1, step + 1 + REMEMBERED)]
         names = ', '.join([QUESTION_NAMES[number] for number in before if number >= 0])
-        raise SimulationError(seed, step, f'{told}{where} (before: {names})') from exc
+        asked = QUESTION_NAMES[world.last]
+        raise SimulationError(seed, step, f'{told}{where} (at: {asked}; before: {names})') from exc
     return f'{dice.trace:016x}'

@@ -25,6 +25,8 @@ cdef enum:              # Acq.state
     SERVED
     REFUSED             # the pool is closed, maybe over what the acquire was served
     TURNED_AWAY         # too many wait already
+    FAILED              # the pool could not connect for it
+    DOWN                # "fail_fast": nothing can come
 
 cdef enum:
     ALL = -1            # in place of an endpoint
@@ -65,6 +67,8 @@ cdef class Conn:
     cdef double since           # when its connect began, or, in use, when it was taken
     cdef str reason             # why it is closed
     cdef int line               # what is in one line of a batch is in order
+    cdef bint own               # the pool itself creates it
+    cdef bint reserved          # and no worker has come for it yet
     cdef Acq holder
     cdef object entry           # the core's record of it
 
@@ -91,6 +95,8 @@ cdef class Acq:
     cdef double waits_from      # while its wait is not counted
     cdef bint outdated          # another connection was found dead since its check began
     cdef bint checking          # between begin_check() and end_check()
+    cdef Conn create            # what the pool creates for it
+    cdef object error           # why no connection could be created for it
     cdef list notified          # where it notes that it was notified
     cdef object waiter          # the core's token of it
 
@@ -124,7 +130,7 @@ REASONS = (
     '', 'idle', 'lifetime', 'max_uses', 'broken', 'dead', 'discarded', 'drained', 'shrunk', 'evicted', 'pool_closed',
 )
 STATE_NAMES = ('creating', 'idle', 'acquired', 'releasing', 'checking', 'closing', 'gone')
-ACQ_NAMES = ('nothing', 'waits', 'ticket', 'served', 'refused', 'turned away')
+ACQ_NAMES = ('nothing', 'waits', 'ticket', 'served', 'refused', 'turned away', 'failed', 'down')
 
 
 cdef class Model:
@@ -135,6 +141,7 @@ cdef class Model:
     cdef int total_max_size
     cdef double idle_timeout
     cdef double max_lifetime
+    cdef double lifetime_jitter
     cdef int max_uses           # 0: no limit
     cdef bint collects
     cdef int max_waiting
@@ -184,6 +191,22 @@ cdef class Model:
     cdef long long wait_count
     cdef long long timeout_count
     cdef long long too_many_count
+    cdef long long refused_count
+    # -- growth: see _core_growth.pxi
+    cdef int min_size
+    cdef bint in_background
+    cdef int max_connecting
+    cdef double reconnect_timeout
+    cdef bint fails_fast
+    cdef bint grows             # all endpoints are remembered; else those that were pinned
+    cdef double luck            # from 0 to 1
+    cdef bint has_workers
+    cdef dict knowns            # endpoint -> Known
+    cdef list short             # endpoints below their minimum, as that was noticed
+    cdef list turns             # endpoints with reserved slots, in which they are served
+    cdef list fill_watchers
+    cdef double refill_at       # no minimum is filled before that; INFINITY: there is no pause
+    cdef bint must_call
 
     def __cinit__(self):
         self.conns = []
@@ -200,6 +223,12 @@ cdef class Model:
         self.closed_counts = dict.fromkeys(REASONS[1:], 0)
         self.left = {}
         self.sleeps_until = INFINITY
+        self.has_workers = True
+        self.knowns = {}
+        self.short = []
+        self.turns = []
+        self.fill_watchers = []
+        self.refill_at = INFINITY
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
@@ -230,6 +259,9 @@ cdef class Model:
             seen |= 1u << conn.endpoint
         for acq in self.waiting:
             seen |= 1u << acq.endpoint
+        for endpoint in self.knowns:
+            if is_remembered(self, endpoint):
+                seen |= 1u << endpoint
         for endpoint in range(MOST_ENDPOINTS):
             found += seen >> endpoint & 1
         return found
@@ -256,10 +288,16 @@ cdef class Model:
         for acq in self.waiting:
             if not seen >> acq.endpoint & 1:
                 seen |= 1u << acq.endpoint
-                if self.count(acq.endpoint, IS_ANY) < self.max_size:
+                if self.wants_slot(acq.endpoint):
                     found.append(acq)
         found.sort(key=place_of)    # stable: where two endpoints of one hash share a place, by arrival
         return found
+
+    cdef bint wants_slot(self, int endpoint) except -1:
+        # Whether somebody waits who may have one more connection.
+        if self.grows or self.knowns:
+            return wants_slot(self, endpoint)
+        return self.count(endpoint, IS_ANY) < self.max_size and self.head(endpoint) is not None
 
     cdef Conn next_idle(self, int endpoint):
         # DESIGN.md 1, COMPAT.md: core connections first, the one idle for longest; then the extra one released last,
@@ -297,9 +335,13 @@ cdef class Model:
 
     cdef double deadline(self, Conn conn) except? -1:
         # "Deadlines": a core connection is due at the end of its lifetime, an extra one when it was not used for long.
-        if conn.is_core or conn.expires_at < conn.used_at + self.idle_timeout:
-            return conn.expires_at
-        return conn.used_at + self.idle_timeout
+        # With min_size a core one is kept as long as its endpoint lives.
+        cdef double used_at = conn.used_at
+        if conn.is_core:
+            if self.min_size == 0 or is_busy(self, conn.endpoint):
+                return conn.expires_at
+            used_at = remember(self, conn.endpoint).used_at
+        return min(conn.expires_at, used_at + self.idle_timeout)
 
     cdef Conn first_due(self):
         # "Deadlines": ties are broken by the order of release.
@@ -413,17 +455,45 @@ cdef class Model:
                 ended = True
         return ended
 
-    cdef int take_ticket(self, Acq acq) except -1:
+    cdef Conn add_slot(self, int endpoint):
         cdef Conn conn = Conn.__new__(Conn)
-        conn.endpoint = acq.endpoint
+        conn.endpoint = endpoint
         conn.since = INFINITY
         conn.relief_since = NO_RELIEF
+        self.conns.append(conn)
+        return conn
+
+    cdef int take_ticket(self, Acq acq) except -1:
+        cdef Conn conn = self.add_slot(acq.endpoint)
         conn.holder = acq
         acq.was_idle = False
         acq.conn = conn
         acq.was_served = True
         acq.state = TICKET
-        self.conns.append(conn)
+        begin_attempt(self, acq.endpoint, conn)
+        return 0
+
+    cdef int leave_queue(self, Acq acq) except -1:
+        # What is created for it is for the next one then.
+        cdef Conn ticket = acq.create
+        self.waiting.remove(acq)
+        if ticket is not None:
+            acq.create = None
+            cover(self, acq.endpoint, ticket)
+        return 0
+
+    cdef int fail(self, Acq acq, int state, object error) except -1:
+        # Nothing can be created for one that waits.
+        self.leave_queue(acq)
+        acq.state = state
+        acq.error = error
+        self.notified.append(acq)
+        self.note_wanting(acq.endpoint)
+        return 0
+
+    cdef int end_use(self, Conn conn, double now) except -1:
+        self.use_time += now - conn.since
+        note_used(self, conn.endpoint, now)
         return 0
 
     cdef int count_wait(self, Acq acq, double now) except -1:
@@ -464,8 +534,15 @@ cdef class Model:
         return 'max_uses' if self.is_used_up(conn) else 'lifetime'
 
     cdef int dispatch(self, bint for_worker) except -1:
-        # "One dispatcher": a slot goes to whoever is overdue, else to whoever came first of all who may have one. Where
-        # the total cap is reached, what was unused for longest is closed, one for each endpoint in need.
+        # "One dispatcher": free slots go to waiters first, and then to minimums.
+        self.serve_slots(for_worker)
+        if self.short:
+            fill(self)
+        return 0
+
+    cdef int serve_slots(self, bint for_worker) except -1:
+        # A slot goes to whoever is overdue, else to whoever came first of all who may have one. Where the total cap is
+        # reached, what was unused for longest is closed, one for each endpoint in need.
         cdef list wanting
         cdef int overdue
         cdef Acq acq
@@ -483,21 +560,42 @@ cdef class Model:
                 return 0
             overdue = self.first_overdue(self.latest)
             acq = wanting[0] if overdue == NO_ENDPOINT else self.head(overdue)
-            self.waiting.remove(acq)
-            self.take_ticket(acq)
-            self.note_wanting(acq.endpoint)
-            self.note_served(acq.endpoint)
-            self.notified.append(acq)
+            if pool_creates(self, acq.endpoint):
+                reserve(self, acq.endpoint)
+                self.note_wanting(acq.endpoint)
+                self.note_served(acq.endpoint)
+            else:
+                self.serve_ticket(acq)
+        return 0
+
+    cdef int serve_ticket(self, Acq acq) except -1:
+        self.leave_queue(acq)
+        self.take_ticket(acq)
+        self.note_wanting(acq.endpoint)
+        self.note_served(acq.endpoint)
+        self.notified.append(acq)
         return 0
 
     cdef int slot_freed(self, Conn gone, bint for_worker) except -1:
         cdef Watcher watcher
+        note_short(self, gone.endpoint, self.latest)
+        fail_where_nothing_comes(self, gone.endpoint)
         self.note_wanting(gone.endpoint)
         self.dispatch(for_worker)
         for watcher in self.watchers[:]:
-            if watcher.conn is gone or (watcher.conn is None and not self.conns):
+            if watcher.conn is gone:
                 self.watchers.remove(watcher)
                 self.told.append(watcher)
+        self.tell_if_empty()
+        return 0
+
+    cdef int tell_if_empty(self) except -1:
+        cdef Watcher watcher
+        if not self.conns:
+            for watcher in self.watchers[:]:
+                if watcher.conn is None:
+                    self.watchers.remove(watcher)
+                    self.told.append(watcher)
         return 0
 
     cdef int arrive(self, Acq acq) except -1:
@@ -532,7 +630,7 @@ cdef class Model:
         cdef Acq following
         cdef bint has_place = self.head(acq.endpoint) is acq and (now > acq.queued_at or acq.place != acq.arrival)
         cdef tuple left = (self.pass_place_time(now), acq.endpoint % ENDPOINT_HASHES)
-        self.waiting.remove(acq)
+        self.leave_queue(acq)
         following = self.head(acq.endpoint)
         if has_place and following is not None:
             following.place = min(following.place, acq.place)
@@ -582,7 +680,7 @@ cdef class Model:
         cdef int waiting = self.count_waiting(endpoint)
         cdef int size = self.count(endpoint, IS_ANY)
         cdef tuple head, known
-        if first is None or size >= self.max_size:
+        if first is None or not self.wants_slot(endpoint):
             self.wants.pop(endpoint, None)
             self.unserved.pop(endpoint, None)
             return 0
@@ -631,6 +729,7 @@ cdef class Model:
         self.pass_overtaking_time(now)
         self.arrive(acq)
         relief_ended = self.pass_time(now)
+        end_pause_if_over(self, acq.endpoint, now)
         head = self.head(acq.endpoint)
         if self.suspended or head is None or acq.arrival < head.arrival:
             conn = self.next_idle(acq.endpoint)
@@ -644,9 +743,13 @@ cdef class Model:
             elif conn is not None:
                 acq.was_idle = True
                 self.take_conn(acq, conn, now)
-            elif self.count(acq.endpoint, IS_ANY) < self.max_size and len(self.conns) < self.total_max_size:
-                self.take_ticket(acq)
-        if acq.state == REFUSED:
+            elif may_connect(self, acq.endpoint) and len(self.conns) < self.total_max_size:
+                if not pool_creates(self, acq.endpoint):
+                    self.take_ticket(acq)
+            elif fails_at_once(self, acq.endpoint):
+                acq.state = DOWN
+                acq.error = remember(self, acq.endpoint).error
+        if acq.state == REFUSED or acq.state == DOWN:
             pass
         elif acq.conn is None and not acq.was_served and 0 < self.max_waiting <= self.count_waiting(acq.endpoint):
             acq.state = TURNED_AWAY
@@ -659,21 +762,31 @@ cdef class Model:
             # DESIGN.md 2.5: first come, first served. One that was served a dead connection has its old place.
             acq.waits_from = now
             self.join_queue(acq, head, now)
+            shorten_pause(self, acq.endpoint)
         if dead_entry is not None:
             self.count_as_relief(dead_entry)
         for conn in doomed:
             self.count_as_relief(conn)
-        if acq.state == WAITS or relief_ended:
+        if (acq.state == WAITS or relief_ended) and self.wanting_slots():
             self.dispatch(for_worker=True)
+        return 0
+
+    cdef int end_of_request(self, double now) except -1:
+        end_step(self, now)
+        return 0
+
+    cdef int enter(self, Conn conn, int number, double now) except -1:
+        # A connect has succeeded.
+        conn.number = number
+        conn.used_at = now
+        conn.expires_at = now + self.max_lifetime * (1 - self.lifetime_jitter * self.luck)
+        self.created_count += 1
+        self.count_create(conn, now)
         return 0
 
     cdef bint created(self, Acq acq, int number, double now) except -1:
         cdef Conn conn = acq.conn
-        conn.number = number
-        conn.used_at = now
-        conn.expires_at = now + self.max_lifetime
-        self.created_count += 1
-        self.count_create(conn, now)
+        self.enter(conn, number, now)
         if self.closed:
             acq.state = NOTHING
             acq.conn = None
@@ -681,6 +794,8 @@ cdef class Model:
             self.doom(conn, 'pool_closed', for_worker=True)
             return False
         self.take_conn(acq, conn, now)
+        connected(self, acq.endpoint, now)
+        end_step(self, now)
         return True
 
     cdef int create_failed(self, Acq acq, double now) except -1:
@@ -693,7 +808,9 @@ cdef class Model:
         acq.state = NOTHING
         self.create_error_count += 1
         self.count_create(conn, now)
+        give_up_attempt(self, conn.endpoint, conn, now)
         self.slot_freed(conn, for_worker=True)
+        end_step(self, now)
         return 0
 
     cdef int suspect_others(self, int endpoint) except -1:
@@ -716,6 +833,7 @@ cdef class Model:
             conn.closed_over = False
             acq.lost = True
             return 0
+        note_used(self, conn.endpoint, conn.used_at)
         conn.state = CLOSING
         conn.reason = 'dead'
         acq.dead_entry = conn
@@ -730,7 +848,8 @@ cdef class Model:
         cdef int others_out = 0 if self.counts_idle_only else self.count(conn.endpoint, IS_CHECKED_OUT) - 1
         if self.closed or conn.closed_over:
             return False
-        conn.was_core = others_out < self.min_idle - self.count_core_idle(conn.endpoint)
+        conn.was_core = others_out < core_count(self, conn.endpoint) - self.count_core_idle(conn.endpoint)
+        note_used(self, conn.endpoint, conn.used_at)
         conn.state = CHECKING
         conn.check_pending = True
         if not acq.was_idle:
@@ -762,12 +881,14 @@ cdef class Model:
             return False
         if answered and not alive:
             relief_ended = self.pass_time(now)
+            note_used(self, conn.endpoint, conn.used_at)
             self.doom(conn, 'dead', for_worker=True)
             self.count_as_relief(conn)
             self.suspect_others(conn.endpoint)
             self.dead_count += 1
             if relief_ended:
                 self.dispatch(for_worker=True)
+            end_step(self, now)
             return True
         conn.check_pending = not answered
         self.give_back(conn, now, for_worker=True)
@@ -828,13 +949,14 @@ cdef class Model:
         acq.conn = None
         acq.state = NOTHING
         conn.holder = None
-        self.use_time += now - conn.since
+        self.end_use(conn, now)
         self.pass_time(now)
         conn.state = GONE
         conn.detached = True
         self.conns.remove(conn)
         self.detached_count += 1
         self.slot_freed(conn, for_worker=True)
+        end_step(self, now)
         return 0
 
     cdef bint discard(self, Acq acq, bint queue, double now, str reason, bint by_user=False) except -1:
@@ -852,11 +974,12 @@ cdef class Model:
             conn.reason = reason
             self.count_as_relief(conn)
             self.broken_count += not by_user
-            self.use_time += now - conn.since
+            self.end_use(conn, now)
             if queue:
                 self.doom(conn, reason, for_worker=False)
             if relief_ended:
                 self.dispatch(for_worker=False)
+            end_step(self, now)
         return out
 
     cdef bint begin_release(self, Acq acq) except -1:
@@ -881,14 +1004,30 @@ cdef class Model:
         return 0
 
     cdef int give_back(self, Conn conn, double now, bint for_worker) except -1:
-        cdef int endpoint = conn.endpoint
         cdef bint relief_ended = self.pass_time(now)
+        cdef bint has_become_idle
+        conn.holder = None
+        if conn.state != CHECKING:
+            self.end_use(conn, now)
+        has_become_idle = self.settle(conn, now, for_worker)
+        note_used(self, conn.endpoint, conn.used_at)
+        if self.waiting and (relief_ended or has_become_idle) and self.wanting_slots():
+            self.dispatch(for_worker)
+        end_step(self, now)
+        return 0
+
+    cdef bint settle(
+        self, Conn conn, double now, bint for_worker, bint is_new=False, double used_at=-INFINITY
+    ) except -1:
+        # What becomes of a connection that was returned, checked or created. A new one was created for those who wait
+        # at its endpoint, whose turn it is. Whether it is idle now.
+        cdef int endpoint = conn.endpoint
         cdef Acq head = self.head(endpoint)
         cdef list wanting = self.wanting_slots()
         cdef bint relief_missing = bool(wanting) and self.needs_relief()
-        conn.holder = None
-        if conn.state != CHECKING:
-            self.use_time += now - conn.since
+        if is_new:
+            conn.used_at = used_at
+            note_used(self, endpoint, used_at)
         if (
             self.closed
             # What is being closed will be gone, and counts no more.
@@ -908,9 +1047,12 @@ cdef class Model:
             conn.expires_at > now
             and head is not None
             and not self.suspended
-            and not (wanting and self.needs_relief(endpoint) and self.waited_too_long(wanting[0], head, now))
+            and (
+                is_new
+                or not (wanting and self.needs_relief(endpoint) and self.waited_too_long(wanting[0], head, now))
+            )
         ):
-            self.waiting.remove(head)
+            self.leave_queue(head)
             conn.used_at = now
             head.was_idle = False
             self.take_conn(head, conn, now)
@@ -923,23 +1065,21 @@ cdef class Model:
         elif not self.keeps_idle:
             self.doom(conn, 'idle', for_worker)
         else:
-            relief_ended = True
-            self.keep(conn, now)
-        if relief_ended:
-            self.dispatch(for_worker)
-        return 0
+            self.keep(conn, used_at if is_new else now)
+            return True
+        return False
 
-    cdef int keep(self, Conn conn, double now) except -1:
+    cdef int keep(self, Conn conn, double used_at) except -1:
         # COMPAT.md: core as long as the idle core connections and those that are out do not make up min_idle.
         cdef int out = 0 if self.counts_idle_only else self.count(conn.endpoint, IS_CHECKED_OUT) - 1
         cdef int idle_core = self.count_core_idle(conn.endpoint)
         if conn.state == CHECKING:      # back to its place: only a release changes the order
-            conn.is_core = conn.was_core and idle_core < self.min_idle
+            conn.is_core = conn.was_core and idle_core < core_count(self, conn.endpoint)
             conn.state = IDLE
         else:
-            conn.is_core = out < self.min_idle - idle_core
+            conn.is_core = out < core_count(self, conn.endpoint) - idle_core
             conn.state = IDLE
-            conn.used_at = now
+            conn.used_at = used_at
             self.releases += 1
             conn.released = self.releases
         if self.deadline(conn) < self.sleeps_until:
@@ -985,6 +1125,7 @@ cdef class Model:
             self.give_back(conn, now, for_worker=True)
         acq.conn = None
         acq.state = NOTHING
+        end_step(self, now)
         return waited
 
     cdef bint give_up(self, Acq acq, double now) except -1:
@@ -994,6 +1135,7 @@ cdef class Model:
         self.stop_waiting(acq, now)
         acq.state = NOTHING
         self.timeout_count += 1
+        end_step(self, now)
         return True
 
     cdef int disposed(self, Conn conn, double now, bint by_worker) except -1:
@@ -1003,7 +1145,9 @@ cdef class Model:
         self.conns.remove(conn)
         self.disposed_count += 1
         self.closed_counts[conn.reason] += 1
+        end_refusal(self, conn.endpoint, now)
         self.slot_freed(conn, by_worker)
+        end_step(self, now)
         return 0
 
     cdef int doom_due(self, double now, int limit, bint for_worker) except -1:
@@ -1025,21 +1169,24 @@ cdef class Model:
             found += 1
         if relief_ended:
             self.dispatch(for_worker)
+        end_step(self, now)
         return found
 
-    cdef int sort_idle(self) except -1:
+    cdef int sort_idle(self, int only=ALL) except -1:
         # Which are core with a new min_idle: too many become extra, the oldest first; too few are joined by extra ones,
         # the youngest first. The collector is told once of all that are due earlier now.
         cdef Conn conn, other
         cdef int endpoint, out
         cdef double earlier = self.sleeps_until
         for endpoint in range(MOST_ENDPOINTS):
+            if only != ALL and endpoint != only:
+                continue
             out = 0 if self.counts_idle_only else self.count(endpoint, IS_CHECKED_OUT)
-            while self.count_core_idle(endpoint) > self.min_idle:
+            while self.count_core_idle(endpoint) > core_count(self, endpoint):
                 conn = self.first_surplus(endpoint, core_first=True)
                 conn.is_core = False
                 earlier = min(earlier, self.deadline(conn))
-            while self.count_core_idle(endpoint) + out < self.min_idle:
+            while self.count_core_idle(endpoint) + out < core_count(self, endpoint):
                 conn = None
                 for other in self.conns:
                     if other.endpoint == endpoint and other.state == IDLE and not other.is_core:
@@ -1053,7 +1200,9 @@ cdef class Model:
             self.wakes += 1
         return 0
 
-    cdef int resize(self, double now, int min_idle, int max_size, int total_max_size, int max_waiting) except -1:
+    cdef int resize(
+        self, double now, int min_idle, int max_size, int total_max_size, int max_waiting, int min_size
+    ) except -1:
         cdef Conn conn
         cdef int endpoint
         self.shrunk = self.shrunk or max_size < self.max_size or total_max_size < self.total_max_size
@@ -1061,6 +1210,12 @@ cdef class Model:
         self.max_size = max_size
         self.total_max_size = total_max_size
         self.max_waiting = max_waiting
+        if min_size:
+            for endpoint in range(MOST_ENDPOINTS):
+                if self.count(endpoint, IS_ANY) or self.head(endpoint) is not None:
+                    remember(self, endpoint)
+            self.grows = True
+        self.min_size = min_size
         self.batches += 1
         for endpoint in range(MOST_ENDPOINTS):
             while self.count(endpoint, IS_ANY) - self.count(endpoint, IS_CLOSING) > max_size:
@@ -1070,6 +1225,8 @@ cdef class Model:
                 self.doom(conn, 'shrunk', False, self.batches, endpoint)
         self.sort_idle()
         for endpoint in range(MOST_ENDPOINTS):
+            if endpoint in self.knowns:
+                note_short(self, endpoint, now)
             self.note_wanting(endpoint)
         self.pass_time(now)
         while (
@@ -1078,13 +1235,15 @@ cdef class Model:
         ):
             pass
         self.dispatch(for_worker=False)
+        end_step(self, now)
         return 0
 
-    cdef int close(self) except -1:
+    cdef int close(self, double now) except -1:
         cdef Conn conn
         cdef Acq acq
         cdef int endpoint
         self.closed = True
+        close_growth(self, now)
         self.drop_checks()
         for acq in self.waiting:
             acq.state = REFUSED
@@ -1099,13 +1258,14 @@ cdef class Model:
                 if conn is None:
                     break
                 self.doom(conn, 'pool_closed', False, self.batches, endpoint)
+        end_step(self, now)
         return 0
 
     cdef int drain(self, int endpoint, double now, bint idle_only) except -1:
         # "Draining": what is idle is closed now, in the order in which it would be closed as surplus, core ones first.
         cdef Conn conn
         cdef bint relief_ended
-        if self.count(endpoint, IS_ANY) == 0 and self.head(endpoint) is None:
+        if self.count(endpoint, IS_ANY) == 0 and self.head(endpoint) is None and not is_remembered(self, endpoint):
             return 0
         relief_ended = self.pass_time(now)
         for conn in self.to_check[:]:
@@ -1120,10 +1280,12 @@ cdef class Model:
             self.doom(conn, 'drained', for_worker=True)
             self.count_as_relief(conn)
         for conn in self.conns:
-            if conn.endpoint == endpoint and conn.state != CLOSING and not idle_only:
+            if conn.endpoint == endpoint and conn.state != CLOSING and not conn.reserved and not idle_only:
                 conn.drained = True
+        note_short(self, endpoint, now)
         if relief_ended:
             self.dispatch(for_worker=True)
+        end_step(self, now)
         return 0
 
     cdef bint has_outlived(self, double now) except -1:
@@ -1144,7 +1306,7 @@ cdef class Model:
         for acq in self.waiting[:]:
             conn = self.next_idle(acq.endpoint)
             if conn is not None:
-                self.waiting.remove(acq)
+                self.leave_queue(acq)
                 acq.was_idle = True
                 self.take_conn(acq, conn, now)
                 self.notified.append(acq)
@@ -1158,6 +1320,7 @@ cdef class Model:
                 self.unserved[endpoint] = self.arrivals + 0.5 if self.has_share(endpoint) else acq.place, acq.arrival
         self.pass_time(now)
         self.dispatch(for_worker=True)
+        end_step(self, now)
         return 0
 
     cdef int doom_acquired(self) except -1:
@@ -1167,6 +1330,7 @@ cdef class Model:
         self.batches += 1
         for conn in self.conns:
             if IS_CHECKED_OUT >> conn.state & 1:
+                note_used(self, conn.endpoint, conn.used_at)
                 self.doom(conn, 'pool_closed', False, self.batches, conn.number)
                 conn.closed_over = True
                 if conn.holder is not None and conn.holder.state == SERVED:
