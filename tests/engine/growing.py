@@ -521,11 +521,13 @@ class Growth:
             if outage.retry_at > retry_at:
                 self.wait_until(outage, retry_at)
 
-    def end_pause_if_over(self, endpoint: int, now: float) -> None:
+    def end_pause_if_over(self, endpoint: int, now: float) -> bool:
         outage = self.outage(endpoint)
-        if outage is not None and outage.state == 'pausing' and outage.retry_at <= now:
-            self.allow_retry(outage, now)
-            self.pool.note_wanting(endpoint)
+        if outage is None or outage.state != 'pausing' or outage.retry_at > now:
+            return False
+        self.allow_retry(outage, now)
+        self.pool.note_wanting(endpoint)
+        return True
 
     def begin_attempt(self, endpoint: int, ticket: 'Conn | None') -> None:
         outage = self.outage(endpoint)

@@ -608,7 +608,7 @@ class Model:
         relief_ended = self.pass_time(now)
         queue = self.queue(acq.endpoint)
         doomed = [] if dead_conn is None else [dead_conn]
-        self.growth.end_pause_if_over(acq.endpoint, now)
+        pause_ended = self.growth.end_pause_if_over(acq.endpoint, now)
         if self.suspended:
             for conn in self.expired_first(acq.endpoint, now):
                 self.doom(conn, self.lifetime_reason(conn), for_worker=True)
@@ -645,7 +645,7 @@ class Model:
             self.growth.shorten_pause(acq.endpoint)
         for conn in doomed:
             self.count_as_relief(conn)
-        if self.wanting_slots() and (acq.state == 'waits' or relief_ended):
+        if self.wanting_slots() and (acq.state == 'waits' or relief_ended or pause_ended):
             self.dispatch(for_worker=True)
 
     def expired_first(self, endpoint: int, now: float) -> list[Conn]:

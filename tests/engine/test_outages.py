@@ -137,6 +137,16 @@ def test_somebody_who_asks_shortens_the_pause() -> None:
     assert pool.worker_calls == calls + 1
 
 
+def test_an_acquire_that_finds_the_pause_over_has_those_served_who_wait() -> None:
+    pool = Pool(reconnect_timeout=60.0, max_waiting=1)
+    asker = pool.ask('a')
+    fail(pool, asker)
+    pool.now = 1.0  # nobody has run the timers
+    assert pool.ask('a').answer == 'turned away'
+    pool.grow(*pool.take_creates())
+    assert names(asker) == ['a1']
+
+
 def test_the_outage_is_told_once_after_reconnect_timeout() -> None:
     pool = reconnecting(reconnect_timeout=0.5)
     asker = pool.ask('a')

@@ -190,7 +190,10 @@ class PoolMachine(RuleBasedStateMachine):
         growth: Growing,
     ) -> None:
         order, keep = ways
-        min_size, in_background, max_connecting, reconnect_timeout, fails_fast, waits_when_full = growth
+        if seconds[1] == 0.0:
+            # What is closed as soon as it is there would be created for those who wait for ever.
+            growth = NO_GROWTH
+        min_size, in_background, max_connecting, reconnect_timeout, fails_fast, _ = growth
         if not kept or 0.0 in seconds:
             min_size = 0
         self.grows = growth != NO_GROWTH

@@ -567,12 +567,13 @@ cdef int shorten_pause(Model m, int endpoint) except -1:
     return 0
 
 
-cdef int end_pause_if_over(Model m, int endpoint, double now) except -1:
+cdef bint end_pause_if_over(Model m, int endpoint, double now) except -1:
     cdef Outage outage = outage_of(m, endpoint)
-    if outage is not None and outage.state == PAUSING and outage.retry_at <= now:
-        allow_retry(m, outage, now)
-        m.note_wanting(endpoint)
-    return 0
+    if outage is None or outage.state != PAUSING or outage.retry_at > now:
+        return False
+    allow_retry(m, outage, now)
+    m.note_wanting(endpoint)
+    return True
 
 
 cdef int begin_attempt(Model m, int endpoint, Conn ticket) except -1:

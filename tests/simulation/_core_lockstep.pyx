@@ -254,7 +254,7 @@ cdef class World:
         self.tick_time = TICK
         self.told_retry = INFINITY
         self.growing = []
-        if dice.one_in(3):
+        if model.max_lifetime > 0 and dice.one_in(3):
             self.draw_growth()
         self.now = 0.0 if dice.one_in(2) else 100.5
         self.endpoint_count = MOST_ENDPOINTS if model.total_max_size > SOME else 1 + dice.below(MOST_ENDPOINTS)
@@ -333,7 +333,7 @@ cdef class World:
 
     cdef bint may_grow_to_minimum(self) noexcept:
         # What is closed as soon as it is there would be created for ever.
-        return self.model.keeps_idle and self.model.max_lifetime > 0 and self.model.idle_timeout > 0
+        return bool(self.model.keeps_idle) and self.model.max_lifetime > 0 and self.model.idle_timeout > 0
 
     cdef int draw_rates(self) except -1:
         cdef int[QUESTIONS] rates
@@ -1681,6 +1681,7 @@ cdef class World:
         return question
 
     cdef int settle(self) except -1:
+        cdef int rounds = 0
         # Whatever the driver has at hand comes to its end, and what is asked for is served: in some order.
         while self.releasing:
             self.end_release(<Acq>self.releasing.pop(), 2)
@@ -1695,6 +1696,9 @@ cdef class World:
             or self.growing
         ):
             self.tick()
+            rounds += 1
+            if rounds > 10_000:
+                raise Fault(f'what is closed is created again, without an end: {self.model.conns}')
             if self.checking:
                 self.ask_end_pool_check()
             elif self.model.to_check:

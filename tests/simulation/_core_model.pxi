@@ -719,7 +719,7 @@ cdef class Model:
         cdef Conn conn
         cdef Conn dead_entry = acq.dead_entry
         cdef list doomed = []
-        cdef bint relief_ended
+        cdef bint relief_ended, pause_ended
         cdef bint begins = dead_entry is None and not acq.has_waited and not acq.left_check
         self.count_asked(acq)
         self.doom_dead(acq)
@@ -729,7 +729,7 @@ cdef class Model:
         self.pass_overtaking_time(now)
         self.arrive(acq)
         relief_ended = self.pass_time(now)
-        end_pause_if_over(self, acq.endpoint, now)
+        pause_ended = end_pause_if_over(self, acq.endpoint, now)
         head = self.head(acq.endpoint)
         if self.suspended or head is None or acq.arrival < head.arrival:
             conn = self.next_idle(acq.endpoint)
@@ -767,7 +767,7 @@ cdef class Model:
             self.count_as_relief(dead_entry)
         for conn in doomed:
             self.count_as_relief(conn)
-        if (acq.state == WAITS or relief_ended) and self.wanting_slots():
+        if (acq.state == WAITS or relief_ended or pause_ended) and self.wanting_slots():
             self.dispatch(for_worker=True)
         return 0
 

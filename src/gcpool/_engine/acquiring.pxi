@@ -139,6 +139,7 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
     cdef bint relief_ended = advance_relief(core, now)
     cdef bint begins = begins_now(w)
     cdef bint out_of_memory = False
+    cdef bint pause_ended = False
     cdef int outcome
     advance_overtaking(core, now)
     number_locked(core, w)
@@ -148,7 +149,7 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
     doom_dead(core, w)
     doom_expired_first(core, ep, now)
     if ep.growth is not None and not is_closed(core):
-        end_pause_if_over(core, ep, now)
+        pause_ended = end_pause_if_over(core, ep, now)
     outcome = decide_request(core, ep, w, interrupted, begins)
     if outcome == TAKE_OVER:
         take_over(w, interrupted)
@@ -183,7 +184,7 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
         out_of_memory = True
     count_as_relief_after(core, last)       # what this acquire has doomed frees slots, too
     gcp_unlock(&ep.lock)
-    if core.wanting_count and (outcome == QUEUE or relief_ended):
+    if core.wanting_count and (outcome == QUEUE or relief_ended or pause_ended):
         dispatch(core, &core.doomed_for_worker, &served)
     if outcome == QUEUE:
         note_waiter_after(core, last)

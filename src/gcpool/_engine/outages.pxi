@@ -159,12 +159,15 @@ cdef void shorten_pause(PoolCore core, EndpointPool ep) noexcept:
         schedule_retry(core, ep, g.failed_at + pause_of(core, ep))
 
 
-cdef inline void end_pause_if_over(PoolCore core, EndpointPool ep, double now) noexcept:
+cdef inline bint end_pause_if_over(PoolCore core, EndpointPool ep, double now) noexcept:
     # Both locks are held. Somebody asks for a connection. On threads nobody may have run the timers, if no thread could
-    # be started; with fail_fast, nobody would ever try again.
-    if ep.growth.state == PAUSING and ep.growth.retry_at <= now:
+    # be started; with fail_fast, nobody would ever try again. True if the pause has ended: those who wait already may
+    # want a slot now.
+    cdef bint is_over = ep.growth.state == PAUSING and ep.growth.retry_at <= now
+    if is_over:
         allow_retry(core, ep.growth, now)
         update_wants_slot(core, ep)
+    return is_over
 
 
 cdef void begin_attempt(PoolCore core, Growth g, void *ticket) noexcept:
