@@ -1,7 +1,7 @@
 """The part of the model that creates connections itself, and knows which endpoints cannot be connected to.
 
-Written from OPERATIONS.md, sections 3 and 4, and from what docs/sizing.md and docs/reconnecting.md promise. As the model,
-it finds everything by walking through all there is. Where the documents leave a choice, the comment says so.
+Written from OPERATIONS.md, sections 3 and 4, and from what docs/sizing.md and docs/reconnecting.md promise. As the
+model, it finds everything by walking through all there is. Where the documents leave a choice, the comment says so.
 """
 
 import functools
@@ -30,7 +30,7 @@ FIRST_DELAY_IF_FULL = 0.050
 MAX_DELAY_IF_FULL = 1.0
 JITTER = 0.2
 
-# Seconds, or twice the pause if that is more, after which an outage is forgotten if nobody has tried. The core's choice.
+# Seconds, or twice the pause if that is more, after which an outage is forgotten if nobody tries. The core's choice.
 MEMORY_OF_OUTAGES = 10.0
 
 BEGAN, REACHED, LASTS, ASKS_AGAIN = 1, 2, 4, 8
@@ -292,7 +292,6 @@ class Growth:
     @asked
     def take_create(self, now: float) -> 'Conn | None':
         """A worker begins a create, if one is still needed."""
-        self.pool.pass_time(now)
         while (slot := self.take_reserved()) is not None:
             if self.may_begin(slot):
                 slot.suspect = False  # what was found dead before this says nothing about it
@@ -301,6 +300,7 @@ class Growth:
                 self.pool.note_wanting(slot.endpoint)
                 return slot
             self.free(slot, now)
+            self.pool.pass_time(now)
             self.pool.slot_freed(slot, for_worker=True)
         return None
 
@@ -429,7 +429,7 @@ class Growth:
             news |= ASKS_AGAIN
         else:
             pool.note_wanting(ticket.endpoint)
-        self.end_step(calls=asks_again)     # it is cancelled next
+        self.end_step(calls=asks_again)  # it is cancelled next
         return news
 
     def fail_where_nothing_comes(self, endpoint: int) -> None:
@@ -444,9 +444,7 @@ class Growth:
 
     # -- outages ------------------------------------------------------------------------------------------------------
 
-    def note_failure(
-        self, endpoint: int, ticket: 'Conn', is_refusal: bool, by_pool: bool, now: float
-    ) -> int:
+    def note_failure(self, endpoint: int, ticket: 'Conn', is_refusal: bool, by_pool: bool, now: float) -> int:
         """A connect has failed. One that began before the outage says nothing new, unless it is the first to be told
         that the server is full."""
         known = self.knowns[endpoint]

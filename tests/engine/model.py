@@ -824,8 +824,7 @@ class Model:
             queue
             and not self.suspended
             and (
-                is_new
-                or not (self.needs_relief(besides=endpoint) and self.waited_too_long(wanting[0], queue[0], now))
+                is_new or not (self.needs_relief(besides=endpoint) and self.waited_too_long(wanting[0], queue[0], now))
             )
         ):
             acq = queue[0]

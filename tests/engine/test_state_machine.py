@@ -51,7 +51,7 @@ KEPT = st.sampled_from([True, True, True, True, True, False])
 # order, keep
 WAYS = st.sampled_from([('lifo', 'size'), ('lifo', 'size'), ('fifo', 'size'), ('lifo', 'idle'), ('fifo', 'idle')])
 MAX_WAITING = st.sampled_from([0, 0, 1, 3])
-# min_size, creates_in_background, max_connecting, reconnect_timeout, fails_fast, whether a full server may be waited for
+# min_size, creates_in_background, max_connecting, reconnect_timeout, fails_fast, whether a full server is waited for
 Growing = tuple[int, bool, int, float, bool, bool]
 NO_GROWTH = (0, False, 0, 0.0, False, False)
 GROWTH: st.SearchStrategy[Growing] = st.sampled_from(

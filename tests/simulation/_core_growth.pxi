@@ -301,12 +301,12 @@ cdef int free_slot(Model m, Conn slot, double now) except -1:
 cdef Conn take_create(Model m, double now):
     # A worker begins a create, if one is still needed.
     cdef Conn slot
-    m.pass_time(now)
     while True:
         slot = take_reserved(m)
         if slot is None or may_begin(m, slot):
             break
         free_slot(m, slot, now)
+        m.pass_time(now)
         m.slot_freed(slot, for_worker=True)
     if slot is not None:
         slot.suspect = False    # what was found dead before this says nothing about it

@@ -102,6 +102,10 @@ cdef enum:
     MANY = 24
     NOBODY = -1
 
+# Whether worlds also have what the model knows, but not yet as the core does it: the pool's own creates, minimums, pins
+# and outages. The state machine (tests/engine/test_state_machine.py) has all of that.
+cdef bint MORE_GROWTH = False
+
 # Deadlines tie, and ties are in the order of release only where all releases share a counter: without the GIL they do
 # not, and the time moves on between them. It is small enough to never add up to what is advanced.
 cdef double TICK = 2.0 ** -20 if sysconfig.get_config_var('Py_GIL_DISABLED') else 0.0
@@ -250,7 +254,7 @@ cdef class World:
         model.max_uses = 1 + dice.below(5) if dice.one_in(4) else 0
         model.lifetime_jitter = 0.25 if dice.one_in(8) else 0.0
         self.deaf = dice.one_in(8)
-        self.may_pin = bool(model.keeps_idle) and model.max_lifetime > 0 and dice.one_in(6)
+        self.may_pin = MORE_GROWTH and bool(model.keeps_idle) and model.max_lifetime > 0 and dice.one_in(6)
         self.tick_time = TICK
         self.told_retry = INFINITY
         self.growing = []
@@ -320,8 +324,11 @@ cdef class World:
         cdef Dice dice = self.dice
         cdef Model model = self.model
         model.grows = True
+        model.max_connecting = 1 + dice.below(2)
+        if not MORE_GROWTH:
+            self.tick_time = 2.0 ** -20
+            return 0
         model.in_background = dice.one_in(2)
-        model.max_connecting = dice.below(3)
         model.reconnect_timeout = RECONNECT_TIMEOUTS[dice.below(4)]
         model.fails_fast = model.reconnect_timeout == 0 and dice.one_in(3)
         if self.may_grow_to_minimum():
@@ -367,6 +374,8 @@ cdef class World:
     cdef bint may_ask_to_grow(self, int question) noexcept:
         if question == PIN:
             return self.may_pin
+        if question == CHANGE_WORKERS:
+            return False        # the state machine knows pools without workers
         return self.model.grows or self.may_pin or question == RUN_TIMERS
 
     # -- choosing -----------------------------------------------------------------------------------------------------
@@ -501,7 +510,7 @@ cdef class World:
         if acq is None:
             return False
         self.about(acq, acq.conn, acq.endpoint)
-        if self.model.knowns and self.dice.below(4):
+        if MORE_GROWTH and self.model.knowns and self.dice.below(4):
             self.connect_failed(acq)
             return True
         self.model.create_failed(acq, self.now)
@@ -1123,7 +1132,7 @@ cdef class World:
         else:
             total_max_size = model.total_max_size
         limits['max_waiting'] = max_waiting = 1 + self.dice.below(3) if self.dice.one_in(4) else 0
-        if self.may_grow_to_minimum() and self.dice.one_in(2):
+        if MORE_GROWTH and self.may_grow_to_minimum() and self.dice.one_in(2):
             min_size = self.dice.below(3)
         if self.will_lack(min_size, max_size) > 1:
             return False        # the core decides on their order

@@ -9,7 +9,6 @@ cdef Entry take_create(PoolCore core, double now):
     cdef bint found = False
     entries_of_this_process(core)
     gcp_lock(&core.lock)
-    advance_relief(core, now)
     while not found:
         g = take_reserved(core)
         if g is None:
@@ -30,6 +29,7 @@ cdef Entry take_create(PoolCore core, double now):
         else:
             free_reserved(core, ep, now)
             gcp_unlock(&ep.lock)
+            advance_relief(core, now)
             after_slot_freed(core, ep, None, now, &core.doomed_for_worker, &notified)
     gcp_unlock(&core.lock)
     try:
