@@ -15,7 +15,7 @@ __all__ = ['EVERYTHING', 'at_rest', 'everything_on']
 
 MINIMUM = 2
 
-#: Every feature that is off by default. Nothing is due for ten minutes.
+#: Every feature that is off by default. Nothing is due for nine minutes: the first keepalive, jittered by 10 %.
 EVERYTHING: dict[str, Any] = {
     'idle_timeout': 600.0,
     'acquire_timeout': 30.0,
@@ -32,6 +32,9 @@ EVERYTHING: dict[str, Any] = {
     'wait_when_full': True,
     'check_interval': 1.0,
     'check_timeout': 2.0,
+    'keepalive_interval': 600.0,
+    'lifetime_jitter': 0.1,
+    'max_uses': 2_000_000_000,
 }
 
 #: Seconds after which the pool's threads have ended that have found nothing to do.
@@ -42,6 +45,7 @@ _ON = 'gcpool, everything on'
 
 class ThreadsEverything(subjects_threads.GcPool):
     name = _ON
+    checks = True
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**EVERYTHING, **options)
@@ -50,10 +54,13 @@ class ThreadsEverything(subjects_threads.GcPool):
         super().open()
         self.pool.warm_up(self.endpoint)
         self.pool.wait()
+        self.pool.drain(self.endpoint)  # so that each cycle is one of a pool that was drained
+        self.pool.wait()
 
 
 class AsyncEverything(subjects_asyncio.GcPool):
     name = _ON
+    checks = True
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**EVERYTHING, **options)
@@ -61,6 +68,8 @@ class AsyncEverything(subjects_asyncio.GcPool):
     async def open(self) -> None:
         await super().open()
         self.pool.warm_up(self.endpoint)
+        await self.pool.wait()
+        await self.pool.drain(self.endpoint)
         await self.pool.wait()
 
 

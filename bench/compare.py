@@ -19,6 +19,7 @@ from . import (
     cases_outage,
     cases_queue,
     cases_sizes,
+    cases_stale,
     interpreter,
     report,
 )
@@ -33,6 +34,19 @@ Case = Callable[[Runtime, Settings], Result]
 _MIXTURES = [
     (workers, connections, hold) for workers, connections in ((32, 8), (100, 10)) for hold in (0.0, 1e-4, 1e-3)
 ]
+
+
+_EPILOG = """
+what the pool does besides acquire and release:
+  -k two_tenants                      who waits how long at the total limit
+  -k hot_endpoint                     how often one endpoint among many is connected to again
+  -k everything_on                    a cycle with every feature on, against every feature off
+  -k outage                           64 waiters through an outage of 30 s
+  -k stale                            the first acquire beside up to five stale connections
+  -k at_rest                          wake-ups in a minute of a pool that nobody uses
+  python -m bench.before DIRECTORY    a cycle, against another version of gcpool
+  python -m bench.servers -k spike    50 requests at once on 5 connections, where connecting is slow
+"""
 
 
 def _cases(runtime: Runtime) -> dict[str, Case]:
@@ -60,6 +74,7 @@ def _cases(runtime: Runtime) -> dict[str, Case]:
     cases['import'] = cases_import.import_
     cases['everything_on'] = cases_operations.everything_on
     cases['outage'] = cases_outage.outage
+    cases['stale_connections'] = cases_stale.stale_connections
     cases['at_rest'] = cases_operations.at_rest
     if runtime.name == 'asyncio':
         cases['queued_tasks'] = cases_queue.queued_tasks
@@ -68,7 +83,12 @@ def _cases(runtime: Runtime) -> dict[str, Case]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog='python -m bench', description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog='python -m bench',
+        description=__doc__,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument('--quick', action='store_true', help='fewer and shorter rounds, smaller numbers')
     parser.add_argument('-k', metavar='WORD', default='', help='only the cases whose name contains WORD')
     parser.add_argument('--list', action='store_true', help='print the names of the cases and do nothing')

@@ -21,6 +21,8 @@ class Settings:
     #: seconds of an outage, and for how long a pool at rest is watched
     outage: float
     rest: float
+    #: how many stale connections psycopg_pool has: it pauses for 1, 2, 4, ... seconds between failed checks
+    stale: int
     #: how many tasks queue for one connection
     queued: tuple[int, ...]
     queue_rounds: int
@@ -40,6 +42,7 @@ FULL = Settings(
     bulk_rounds=3,
     outage=30.0,
     rest=60.0,
+    stale=5,
     queued=(2_500, 5_000, 10_000),
     queue_rounds=5,
     server_rounds=5,
@@ -57,6 +60,7 @@ QUICK = Settings(
     bulk_rounds=2,
     outage=3.0,
     rest=5.0,
+    stale=2,
     queued=(1_000, 2_000, 4_000),
     queue_rounds=3,
     server_rounds=3,

@@ -85,6 +85,8 @@ class EndpointPool(Subject):
     """gcpool and the pure-Python pool: one interface, one loop for both."""
 
     package: ClassVar[str]
+    #: whether the manager can check connections
+    checks: ClassVar[bool] = False
 
     def __init__(self, size: int | None = None, *, endpoint: Hashable = ENDPOINT, **options: Any) -> None:
         """:param options: parameters of the pool"""
@@ -107,7 +109,12 @@ class EndpointPool(Subject):
                 # For wait_when_full.
                 return False
 
-        self.pool: Any = module.ConnectionPool(NoopManager(), **self.options)
+        class CheckingManager(NoopManager):
+            async def check_aliveness(self, endpoint: Hashable, conn: AsyncConnection) -> bool:
+                return True
+
+        manager = CheckingManager() if self.checks else NoopManager()
+        self.pool: Any = module.ConnectionPool(manager, **self.options)
 
     async def close(self) -> None:
         await self.pool.close()

@@ -87,6 +87,8 @@ class EndpointPool(Subject):
     """gcpool and the pure-Python pool: one interface, one loop for both."""
 
     package: ClassVar[str]
+    #: whether the manager can check connections
+    checks: ClassVar[bool] = False
 
     def __init__(self, size: int | None = None, *, endpoint: Hashable = ENDPOINT, **options: Any) -> None:
         """:param options: parameters of the pool"""
@@ -109,7 +111,12 @@ class EndpointPool(Subject):
                 # For wait_when_full.
                 return False
 
-        self.pool: Any = module.ConnectionPool(NoopManager(), **self.options)
+        class CheckingManager(NoopManager):
+            def check_aliveness(self, endpoint: Hashable, conn: Connection, timeout: float | None = None) -> bool:
+                return True
+
+        manager = CheckingManager() if self.checks else NoopManager()
+        self.pool: Any = module.ConnectionPool(manager, **self.options)
 
     def close(self) -> None:
         self.pool.close()

@@ -28,7 +28,6 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import hypothesis
 import hypothesis.strategies as st
@@ -277,15 +276,3 @@ def error(request: pytest.FixtureRequest) -> BaseException | None:
     """An exception to raise, made for each test: one that was raised holds on to the frames that it went through."""
     made: BaseException | None = request.param()
     return made
-
-
-@pytest.fixture(autouse=True)
-def no_green_threads() -> Iterator[None]:
-    """Some module that the tests import may import gevent. None of the pools in this process is used with it."""
-    own_use: Any = sys.modules.get('gcpool._own_use')
-    if own_use is None:
-        yield
-        return
-    before, own_use.GREEN_THREADS = own_use.GREEN_THREADS, ()
-    yield
-    own_use.GREEN_THREADS = before

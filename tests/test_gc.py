@@ -16,7 +16,7 @@ import pytest
 
 import gcpool.asyncio
 import gcpool.threading
-from gcpool._workers import closers
+from gcpool._workers import workers_threads
 from gcpool.exceptions import BaseError, PoolTimeout
 from tests.conftest import FREE_THREADED, QUICK, pool_threads
 from tests.support import PATIENCE, collect_garbage, dropped_pools
@@ -733,7 +733,7 @@ def test_reference_counts_of_shared_objects_stay(monkeypatch: pytest.MonkeyPatch
     pool.release(conn, endpoint)
 
     # A thread that closes what was found dead holds the pool.
-    monkeypatch.setattr(closers, 'IDLE_TIME', 0.001)
+    monkeypatch.setattr(workers_threads, 'IDLE_TIME', 0.001)
 
     def counts() -> list[int]:
         until(lambda: not pool_threads())

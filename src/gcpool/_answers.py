@@ -1,6 +1,7 @@
 """What a manager's methods may return. What makes no sense is told, with the method and the manager."""
 
 import sys
+from types import CoroutineType
 
 __all__ = ['check_answer', 'refuse_connection']
 
@@ -22,6 +23,9 @@ def check_answer(manager: object, answer: object) -> bool:
     raise TypeError(f'check_aliveness() of connection_manager {manager!r} returned {answer!r}: expected a bool')
 
 
-def refuse_connection(manager: object) -> None:
-    """Refuse a connection that is None: a ``create`` without ``return``."""
-    raise TypeError(f'create() of connection_manager {manager!r} returned None: expected a connection')
+def refuse_connection(manager: object, conn: object) -> None:
+    """Refuse a connection that is None, of a ``create`` without ``return``, or a coroutine that nobody has awaited."""
+    text = repr(conn)
+    if isinstance(conn, CoroutineType):
+        conn.close()  # otherwise Python warns that it was never awaited, too
+    raise TypeError(f'create() of connection_manager {manager!r} returned {text}: expected a connection')

@@ -1,13 +1,13 @@
 """The tasks of a pool on asyncio that check connections in the background."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from contextvars import Context
+import inspect
 from functools import partial
+from types import CoroutineType
 from typing import Any
 
-from ._core import PARALLEL_CHECKS, Entry, Lane, PoolCheck
-from ._disposals_asyncio import AsyncDisposals, set_limit, spawn, timeout_scope
+from ._core import PARALLEL_CHECKS, Entry, PoolCheck
+from ._disposals_asyncio import AsyncDisposals, set_limit, timeout_scope
 from ._time_limits import seconds
 
 __all__ = ['AsyncChecks']
@@ -30,6 +30,12 @@ class AsyncChecks(AsyncDisposals):
     ) -> None:
         raise NotImplementedError
 
+    def _expect_awaitable(self, call: Any, name: str) -> Any:
+        """Return what a method of the manager has returned. TypeError if that cannot be awaited."""
+        if type(call) is not CoroutineType and not inspect.isawaitable(call):
+            raise TypeError(f'{name}() of {self._manager!r} returned {call!r}: expected an awaitable')
+        return call
+
     def _begin_disposals(self, deadline: float | None = None) -> None:
         super()._begin_disposals(deadline)
         if self._core.checks_to_begin:
@@ -46,27 +52,13 @@ class AsyncChecks(AsyncDisposals):
             loop.call_soon_threadsafe(self._spawn_checks)
             return
         while (check := self._take_check()) is not None:
-            self._spawn_check_task(partial(self._run_check, check))
-
-    def _spawn_check_task(
-        self, begin: Callable[[BaseException | None], Coroutine[Any, Any, None]]
-    ) -> 'asyncio.Task[None]':
-        loop: asyncio.AbstractEventLoop = self._bound_loop  # type: ignore[assignment]
-        task: asyncio.Task[None] = Context().run(spawn, loop, Lane(begin), self._task_name(CHECK))
-        self._tasks.add(task)
-        task.add_done_callback(self._check_ended)
-        return task
+            self._spawn_job(partial(self._run_check, check), CHECK, self._check_ended)
 
     def _check_ended(self, task: 'asyncio.Task[None]') -> None:
-        self._tasks.discard(task)
-        if task.cancelled():
-            # The loop ends, or the pool is closed: tasks that were made now would never run.
-            self._core.give_up_checks(self._core.now())
-            self._begin_disposals()
-        else:
+        if not task.cancelled():
             # So that asyncio does not log it, too: the loop's run has raised it, if there is any.
             task.exception()
-            self._spawn_checks()
+        self._job_ended(task)
 
     async def _run_check(self, check: PoolCheck, failure: BaseException | None) -> None:
         if failure is not None:
@@ -124,9 +116,7 @@ class AsyncChecks(AsyncDisposals):
         if loop is None or loop.is_closed():
             # A coroutine has outlived its loop: nobody closes the connection.
             return
-        hook = Context().run(spawn, loop, Lane(partial(self._tell_dead, entry)), self._task_name('dead'))
-        self._tasks.add(hook)
-        hook.add_done_callback(self._tasks.discard)
+        self._spawn_job(partial(self._tell_dead, entry), 'dead', self._tasks.discard)
 
     async def _tell_dead(self, entry: Entry, failure: BaseException | None) -> None:
         if failure is not None:
@@ -134,7 +124,8 @@ class AsyncChecks(AsyncDisposals):
             raise failure
         await self._wait_until_closed(entry)
         try:
-            await self._manager.on_connection_dead(entry.endpoint, entry.conn)
+            hook = self._manager.on_connection_dead(entry.endpoint, entry.conn)
+            await self._expect_awaitable(hook, 'on_connection_dead')
         except Exception as exc:
             self._tell(
                 None,
@@ -152,7 +143,7 @@ class AsyncChecks(AsyncDisposals):
         dead: list[Entry] = []
         left = list(groups)
         tasks = [
-            self._spawn_check_task(partial(self._check_in_turn, left, dead))
+            self._spawn_job(partial(self._check_in_turn, left, dead), CHECK, self._check_ended)
             for _ in range(min(len(groups), PARALLEL_CHECKS))
         ]
         try:

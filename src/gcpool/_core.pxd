@@ -23,6 +23,7 @@ include "_engine/overtaking.pxd"
 include "_engine/heap.pxd"
 include "_engine/release_watches.pxd"
 include "_engine/deadlines.pxd"
+include "_engine/jobs.pxd"
 include "_engine/checking.pxd"
 include "_engine/statistics.pxd"
 

@@ -112,6 +112,8 @@ include "_engine/spellings.pxi"
 include "_engine/deadlines.pxi"
 # Which idle connection is closed for another endpoint.
 include "_engine/eviction.pxi"
+# How many jobs workers may do at a time, and which come first.
+include "_engine/jobs.pxi"
 # What is to be closed, and by whom.
 include "_engine/disposal.pxi"
 # Why some releases have to take the pool's lock.
@@ -154,6 +156,8 @@ include "_engine/health.pxi"
 include "_engine/taking.pxi"
 # What happens to the books in a forked child.
 include "_engine/fork.pxi"
+# What the representation of an entry shows of its endpoint.
+include "_engine/showing.pxi"
 # suspend() and resume().
 include "_engine/suspension.pxi"
 # drain().

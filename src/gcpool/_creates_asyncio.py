@@ -1,39 +1,19 @@
-"""The tasks of a pool on asyncio that create connections, and how the core calls for them."""
+"""The tasks of a pool on asyncio that create connections."""
 
 import asyncio
-import weakref
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ._core import AsyncPool, Entry, Growing, Lane
-from ._disposals_asyncio import is_being_cancelled, set_limit, spawn, timeout_scope
+from ._core import AsyncPool, Entry, Growing
+from ._disposals_asyncio import PAUSE, is_being_cancelled, set_limit, timeout_scope
 from ._time_limits import seconds
 from .exceptions import PoolTimeout
 
 if TYPE_CHECKING:
     from ._workers.core_timer import CoreTimer
 
-__all__ = ['AsyncCreates', 'AsyncWorkers']
-
-# Seconds for which the pool creates nothing itself after one of its tasks was cancelled, as all are at the end of
-# asyncio.run().
-PAUSE = 0.1
-
-
-class AsyncWorkers:
-    """What the core calls when a connection is to be created, or its next timer has changed.
-
-    It holds no strong reference to the pool, whose core holds it.
-    """
-
-    def __init__(self, pool: Any):
-        self._pool = weakref.ref(pool)
-
-    def call(self) -> bool:
-        """Have the pool's loop look. False if it will not: the loop is about to end."""
-        pool = self._pool()
-        return pool is not None and pool._call_workers()
+__all__ = ['AsyncCreates']
 
 
 class AsyncCreates(AsyncPool):
@@ -47,7 +27,8 @@ class AsyncCreates(AsyncPool):
     if TYPE_CHECKING:
 
         async def _grow_failed(self, ticket: Entry, error: BaseException) -> None: ...
-        def _task_name(self, job: str) -> str: ...
+        def _spawn_job(self, begin: Any, job: str, ended: Any) -> Any: ...
+        def _job_ended(self, task: Any) -> None: ...
         def _begin_disposals(self, deadline: float | None = None) -> None: ...
         def _tell_end_of_outage(self, entry: Entry) -> None: ...
 
@@ -76,10 +57,7 @@ class AsyncCreates(AsyncPool):
         try:
             self._timer.set(self)
             while (growing := self._take_growing()) is not None:
-                # In an empty context: otherwise the connection would keep what the first request has put into its own.
-                task = Context().run(spawn, loop, Lane(partial(self._grow, growing)), self._task_name('create'))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._spawn_job(partial(self._grow, growing), 'create', self._job_ended)
         except BaseException:
             # A signal handler raised. The slot is free now, and not only when the traceback is freed; if its task was
             # made, that finds nothing to do. Nobody else would come for the other creates.
@@ -123,8 +101,8 @@ class AsyncCreates(AsyncPool):
             if is_being_cancelled():
                 raise
             # The manager has cancelled something of its own.
-            text = self._observer.text(ticket.endpoint)
-            await self._grow_failed(ticket, PoolTimeout(f'create() for {text} was cancelled: {exc}'))
+            pool, text = self._observer.pool_text, self._observer.text(ticket.endpoint)
+            await self._grow_failed(ticket, PoolTimeout(f'{pool}: create() for {text} was cancelled: {exc}'))
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             # asyncio ends the loop's run, or the loop was closed.
             raise
@@ -139,8 +117,8 @@ class AsyncCreates(AsyncPool):
 
     def _timeout_of_create(self, ticket: Entry) -> PoolTimeout:
         late = PoolTimeout(
-            f'create() for endpoint {self._observer.text(ticket.endpoint)} did not end within the '
-            f'create_timeout of {seconds(self._create_timeout)}'
+            f'{self._observer.pool_text}: create() for endpoint {self._observer.text(ticket.endpoint)} did not end '
+            f'within the create_timeout of {seconds(self._create_timeout)}'
         )
         late.pool, late.phase, late.limit = self._observer.name, 'creating', 'create_timeout'
         late.endpoint = self._observer.shown(ticket.endpoint)

@@ -3,10 +3,10 @@
 import asyncio
 import sys
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._core import (
     GRACE,
@@ -27,7 +27,7 @@ if sys.version_info >= (3, 11):
 else:
     from ._timeout310 import timeout_scope
 
-__all__ = ['AsyncDisposals', 'is_being_cancelled', 'set_limit', 'spawn', 'timeout_scope']
+__all__ = ['PAUSE', 'AsyncDisposals', 'is_being_cancelled', 'set_limit', 'spawn', 'timeout_scope']
 
 ResultT = TypeVar('ResultT')
 
@@ -35,6 +35,10 @@ ResultT = TypeVar('ResultT')
 # when the pool is closed without a limit.
 HOOK_TASKS = ('-dead', '-events')
 HOOK_TIME = 1.0
+
+# Seconds for which the pool creates nothing itself after one of its tasks was cancelled, as all are at the end of
+# asyncio.run().
+PAUSE = 0.1
 
 
 def set_limit(scope: 'timeout_scope', seconds: float) -> None:
@@ -79,10 +83,71 @@ class AsyncDisposals(AsyncPool):
     __slots__ = ()
 
     _timer: CoreTimer
+    _creates_paused_until: float
     _spawn = staticmethod(spawn)
+
+    if TYPE_CHECKING:
+
+        def _spawn_checks(self) -> None: ...
 
     def _task_name(self, job: str) -> str:
         return f'gcpool-{self._observer.name}-{job}'
+
+    def _spawn_job(
+        self,
+        begin: Callable[[BaseException | None], Coroutine[Any, Any, None]],
+        job: str,
+        ended: Callable[['asyncio.Task[None]'], object],
+    ) -> 'asyncio.Task[None]':
+        """Have one job done in a task of its own, in an empty context. The pool keeps the task until it has ended.
+
+        In the context of whoever made the task, a connection would keep what the request that had it created has put
+        there: the first request's trace would live as long as the connection.
+
+        :param begin: see Lane
+        :param job: how the task's name ends
+        :param ended: called with the task when it has ended
+        """
+        return Context().run(self._spawn_for_caller, begin, job, ended)
+
+    def _spawn_for_caller(
+        self,
+        begin: Callable[[BaseException | None], Coroutine[Any, Any, None]],
+        job: str,
+        ended: Callable[['asyncio.Task[None]'], object],
+    ) -> 'asyncio.Task[None]':
+        """The same in the context of the caller, who waits for it."""
+        loop: asyncio.AbstractEventLoop = self._bound_loop  # type: ignore[assignment]
+        task = spawn(loop, Lane(begin), self._task_name(job))
+        self._tasks.add(task)
+        task.add_done_callback(ended, context=Context())
+        return task
+
+    def _job_ended(self, task: 'asyncio.Task[None]') -> None:
+        """Begin what the job of a task has kept waiting, if no more may be at work at a time (``max_workers``)."""
+        self._tasks.discard(task)
+        try:
+            if task.cancelled():
+                # The loop ends, or the pool is closed: tasks that were made now would never run. Closes are begun all
+                # the same, because nobody else would close these connections.
+                self._creates_paused_until = self._core.now() + PAUSE
+                self._core.give_up_checks(self._core.now())
+            self._begin_jobs()
+        finally:
+            self._timer.set(self)
+
+    def _begin_jobs(self) -> None:
+        """Begin the jobs that may begin, in the order in which workers take them."""
+        try:
+            # Not what AsyncChecks makes of it: checks come last.
+            AsyncDisposals._begin_disposals(self)
+        finally:
+            try:
+                if self._core.has_creates:
+                    self._core.ask_workers()
+            finally:
+                if self._core.checks_to_begin:
+                    self._spawn_checks()
 
     async def _wait_for_disposals(self, tasks: 'list[asyncio.Task[None]]') -> None:
         """What is left of a release after which connections are to be closed."""
@@ -182,6 +247,10 @@ class AsyncDisposals(AsyncPool):
                 self._spawn_disposals()
                 raise
 
+    def _leave_doomed_to_workers(self) -> None:
+        """For a close() that was interrupted."""
+        self._begin_disposals()
+
     def _run_timers(self) -> None:
         """Do what is due in the core (CoreTimer), and what follows from that."""
         # A signal handler may raise in each of the calls. Then nothing else would close what the core has doomed.
@@ -203,40 +272,48 @@ class AsyncDisposals(AsyncPool):
             loop.call_soon_threadsafe(self._spawn_disposals, deadline)
             return []
         self._timer.set(self)
-        # One queue for all lanes, so that a disposal that hangs holds up no other one.
+        # What is left to the pool's workers is closed in a task of its own. What a caller has doomed and waits for, in
+        # lanes with one queue, so that a disposal that hangs holds up no other one.
+        jobs: deque[Disposal] = deque()
         queue: deque[Disposal] = deque()
         taken: Disposal | None = None
         try:
             while (taken := self._take_disposal()) is not None:
-                queue.append(taken)
-            return [self._spawn_disposal(queue, deadline) for _ in range(min(len(queue), PARALLEL_DISPOSALS))]
+                (jobs if taken.is_job else queue).append(taken)
+            lanes = min(len(queue), PARALLEL_DISPOSALS)
+            tasks = [self._spawn_disposal(self._spawn_for_caller, queue, deadline) for _ in range(lanes)]
+            return tasks + [self._spawn_disposal(self._spawn_job, deque((job,)), deadline) for job in jobs]
         except BaseException:
             # A signal handler raised. Lanes that were spawned already find these connections among the doomed.
             try:
                 if taken is not None:
                     taken.put_back()
                 put_all_back(queue)
+                put_all_back(jobs)
             finally:
                 # Maybe nobody else comes by: those who wait for these slots have no time limit.
                 loop.call_later(TIMER_LATENESS, self._begin_disposals, context=Context())
             raise
 
-    def _spawn_disposal(self, queue: 'deque[Disposal]', deadline: float | None) -> 'asyncio.Task[None]':
-        loop: asyncio.AbstractEventLoop = self._bound_loop  # type: ignore[assignment]
-        task = spawn(loop, Lane(partial(self._dispose_in_turn, queue, deadline)), self._task_name('dispose'))
-        self._tasks.add(task)
-        task.add_done_callback(partial(self._lane_ended, queue))
-        return task
+    def _spawn_disposal(
+        self, spawn: Callable[..., 'asyncio.Task[None]'], queue: 'deque[Disposal]', deadline: float | None
+    ) -> 'asyncio.Task[None]':
+        begin = partial(self._dispose_in_turn, queue, deadline)
+        return spawn(begin, 'dispose', partial(self._lane_ended, queue))
 
     def _lane_ended(self, queue: 'deque[Disposal]', task: 'asyncio.Task[None]') -> None:
-        self._tasks.discard(task)
         # If a signal handler raised between two lines of the lane, disposals may be left in the queue. They go back
         # among the doomed, where the other lanes find them.
         put_all_back(queue)
-        if self._core.doomed:
-            self._spawn_disposals()
         # Last: a signal handler may raise in it, and must not keep the disposals from going back.
-        self._timer.set(self)
+        self._job_ended(task)
+
+    def _next_disposal(self, queue: 'deque[Disposal]', goes_on: bool, loop_ends: bool) -> Disposal | None:
+        if queue:
+            return queue.popleft()
+        # A lane of a close that has a time limit goes on with what was doomed meanwhile, within that limit. So does one
+        # of a loop that ends: a new task would never run there.
+        return self._take_disposal(loop_ends) if goes_on or loop_ends else None
 
     async def _dispose_in_turn(
         self, queue: 'deque[Disposal]', deadline: float | None, failure: BaseException | None
@@ -245,7 +322,7 @@ class AsyncDisposals(AsyncPool):
         loop_ends = failure is not None
         taken: Disposal | None = None
         try:
-            while (taken := queue.popleft() if queue else self._take_disposal()) is not None:
+            while (taken := self._next_disposal(queue, deadline is not None, loop_ends)) is not None:
                 if loop_ends:
                     # The loop has cancelled this task, and waits for it: without a limit it could wait for ever.
                     deadline = self._core.now()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic
 from ._core import MAY_ASK_AGAIN, OUTAGE_BEGAN, REACHED_WAITER, RECONNECT_FAILED, AsyncPool, Entry, Waiter
 from ._parameters import check_optional_seconds, check_pin
 from ._time_limits import get_deadline, seconds
-from .exceptions import ConnectError, ConnectionPoolClosedError, EndpointDown, PoolTimeout, UnknownEndpoint
+from .exceptions import ConnectError, ConnectionPoolClosedError, EndpointDown, PoolTimeout
 from .managers import ConnectionT, EndpointT
 
 __all__ = ['AsyncGrowing']
@@ -22,6 +22,16 @@ def copy_of(error: BaseException) -> BaseException:
     except Exception:
         # Its class cannot be copied.
         return ConnectError(f'{type(error).__name__}: {error}')
+
+
+def is_hopeless(error: BaseException) -> bool:
+    """Tell whether no server has caused an error, so that another attempt would fail as well.
+
+    A manager that does not know the endpoint raises a KeyError (``UnknownEndpoint`` is one), and parameters or a host
+    name that cannot be used are a TypeError or a ValueError. An error of the system is none of these, even if it is a
+    ValueError, too, as that of a certificate is: the server may soon have a better one.
+    """
+    return isinstance(error, (KeyError, TypeError, ValueError)) and not isinstance(error, OSError)
 
 
 class AsyncGrowing(AsyncPool, Generic[EndpointT, ConnectionT]):
@@ -52,13 +62,15 @@ class AsyncGrowing(AsyncPool, Generic[EndpointT, ConnectionT]):
         :param endpoint: where to connect
         :param size: the number of connections, those in use included; 0 to keep none any more, None for ``min_size``
         :raises TypeError: when ``size`` is not an int
-        :raises ValueError: when ``size`` is negative, greater than ``max_size``, or None without a ``min_size``
+        :raises ValueError: when ``size`` is negative, greater than ``max_size``, or None without a ``min_size``; also
+            when ``max_lifetime`` is 0
         :raises ConnectionPoolClosedError: when the pool is closed
         """
         core = self._core
-        size = check_pin(size, core.min_size, core.max_size)
+        size = check_pin(size, core.min_size, core.max_size, core.max_lifetime)
         if core.closed:
-            raise ConnectionPoolClosedError(f'the pool is closed: {self._observer.text(endpoint)} cannot be warmed up')
+            pool, text = self._observer.pool_text, self._observer.text(endpoint)
+            raise ConnectionPoolClosedError(f'{pool} is closed: {text} cannot be warmed up')
         try:
             core.pin(endpoint, size, core.now())
         finally:
@@ -86,13 +98,17 @@ class AsyncGrowing(AsyncPool, Generic[EndpointT, ConnectionT]):
             core.unwatch(waiter)
             raise
         if core.closed:
-            raise ConnectionPoolClosedError('the pool is closed: there are no connections to wait for')
+            raise ConnectionPoolClosedError(
+                f'{self._observer.pool_text} is closed: there are no connections to wait for'
+            )
         if not filled:
             missing = core.unfilled_endpoints()
             text = self._observer.text
             progress = ', '.join(f'{has} of {size} for {text(endpoint)}' for endpoint, has, size in missing)
             errors = (core.last_connect_error(endpoint, 0.0) for endpoint, _, _ in missing)
-            late = PoolTimeout(f'the pool was not filled within {seconds(timeout)}: it has {progress} connections')
+            late = PoolTimeout(
+                f'{self._observer.pool_text} was not filled within {seconds(timeout)}: it has {progress} connections'
+            )
             late.pool, late.phase, late.waited = self._observer.name, 'creating', timeout
             raise late from next((error for error in errors if error is not None), None)
 
@@ -108,8 +124,8 @@ class AsyncGrowing(AsyncPool, Generic[EndpointT, ConnectionT]):
                 raise
             return False
         if not created:
-            text = self._observer.text(waiter.endpoint)
-            raise ConnectionPoolClosedError(f'the pool was closed while a connection to {text} was created')
+            pool, text = self._observer.pool_text, self._observer.text(waiter.endpoint)
+            raise ConnectionPoolClosedError(f'{pool} was closed while a connection to {text} was created')
         # One connect less is under way, or an outage is over: for a waiter that may connect now, one is closed.
         self._begin_disposals(deadline)
         if self._watches_outages:
@@ -127,10 +143,10 @@ class AsyncGrowing(AsyncPool, Generic[EndpointT, ConnectionT]):
 
     async def _connect_failed(self, waiter: Waiter, error: Exception) -> bool:
         # Whether the waiter asks again. Not after its time limit, nor where no server has been asked.
-        if isinstance(error, UnknownEndpoint):
-            return False
         core = self._core
         refusal = self._is_refusal(waiter.endpoint, error)
+        if not refusal and is_hopeless(error):
+            return False
         # The acquire's own time limit has expired, if the pool has raised this.
         has_time = not isinstance(error, PoolTimeout) or isinstance(error, ConnectError)
         news = core.connect_failed(waiter, copy_of(error), refusal, has_time, core.now())
@@ -141,9 +157,13 @@ class AsyncGrowing(AsyncPool, Generic[EndpointT, ConnectionT]):
         """A connect of the pool's own has failed."""
         endpoint = ticket.endpoint
         refusal = self._is_refusal(endpoint, error)
-        news = self._core.grow_failed(ticket, error, copy_of(error), refusal, self._core.now())
+        hopeless = not refusal and is_hopeless(error)
+        news = self._core.grow_failed(ticket, error, copy_of(error), refusal, self._core.now(), hopeless)
         # Nobody else tells it, unless it has reached a waiter, or begins an outage.
         self._note_connect_failed(ticket, error, 'debug' if news & (REACHED_WAITER | OUTAGE_BEGAN) else 'info')
+        # With max_workers, this create may have kept other jobs waiting. They are not to wait for a hook as well.
+        if self._core.jobs_to_begin:
+            self._begin_jobs()
         await self._tell_failure(endpoint, error, news, refusal)
 
     async def _tell_failure(self, endpoint: object, error: BaseException, news: int, refusal: bool) -> None:
@@ -189,7 +209,8 @@ class AsyncGrowing(AsyncPool, Generic[EndpointT, ConnectionT]):
         error = waiter.error
         if waiter.endpoint_is_down:
             raise EndpointDown(
-                f'no connection to {self._observer.text(waiter.endpoint)}: connecting fails ({error})',
+                f'{self._observer.pool_text}: no connection to {self._observer.text(waiter.endpoint)}: '
+                f'connecting fails ({error})',
                 self._observer.shown(waiter.endpoint),
             ) from error
         if waiter.failed and error is not None:

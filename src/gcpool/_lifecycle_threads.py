@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Generic
 
 from ._core import Waiter
-from ._limits import Limits
+from ._limits import Limits, check_kept
 from ._parameters import check_flag, check_optional_seconds
 from ._serving_threads import SyncServing
 from ._time_limits import get_deadline, seconds
@@ -109,11 +109,19 @@ class SyncLifecycle(SyncServing[EndpointT, ConnectionT], Generic[EndpointT, Conn
                 # A close that is cancelled later on leaves the pool closed, too.
                 self._stop_serving()
                 raise
-        core.close()
-        self._end_checks()
-        if self._collector is not None:
-            self._collector.stop()
-        self._dispose_doomed(deadline)
+        try:
+            core.close()
+            self._end_checks()
+            if self._collector is not None:
+                self._collector.stop()
+            self._dispose_doomed(deadline)
+        except BaseException:
+            # Tasks or threads of the pool close what this call no longer does.
+            try:
+                self._stop_serving()
+            finally:
+                self._leave_doomed_to_workers()
+            raise
         try:
             emptied = not core.watch_empty(waiter)
             if not emptied:
@@ -158,6 +166,7 @@ class SyncLifecycle(SyncServing[EndpointT, ConnectionT], Generic[EndpointT, Conn
         total_max_size: int | None = None,
         min_size: int | None = None,
         max_waiting: int | None = None,
+        max_workers: int | None = None,
     ) -> None:
         """Change the limits while the pool is in use. All of them are checked together before anything is changed.
 
@@ -170,6 +179,7 @@ class SyncLifecycle(SyncServing[EndpointT, ConnectionT], Generic[EndpointT, Conn
         :param total_max_size: the same
         :param min_size: the same
         :param max_waiting: the same; acquires that wait already go on waiting
+        :param max_workers: the same; what is at work already goes on
         :raises TypeError: when one is of a wrong type
         :raises ValueError: when one is out of range, or contradicts another one
         :raises ConnectionPoolClosedError: when the pool is closed
@@ -186,14 +196,19 @@ class SyncLifecycle(SyncServing[EndpointT, ConnectionT], Generic[EndpointT, Conn
                 total_max_size=total_max_size,
                 min_size=min_size,
                 max_waiting=max_waiting,
+                max_workers=max_workers,
             )
+            check_kept('min_size', limits.min_size, core.max_lifetime)
             if core.closed:
-                raise ConnectionPoolClosedError('the pool is closed: its limits can no longer be changed')
+                raise ConnectionPoolClosedError(
+                    f'{self._observer.pool_text} is closed: its limits can no longer be changed'
+                )
             try:
                 # False if another call has changed them in between: these were checked against the old ones.
                 resized = core.resize(core.now(), **limits.as_dict(), limits=limits, expected=known)
             finally:
                 self._dispose_doomed()
+        self._begin_jobs()
         self._tell_of_pool('resized', 'the limits are %s', self._known_limits().as_dict())
 
     # -- drain --------------------------------------------------------------------------------------------------------
@@ -289,7 +304,12 @@ class SyncLifecycle(SyncServing[EndpointT, ConnectionT], Generic[EndpointT, Conn
                 if not core.watch_use(waiter):
                     return
                 if not self._wait(signal, deadline, core.unwatch, waiter):
-                    raise PoolTimeout(f'{core.used} connections were still in use after {seconds(timeout)}')
+                    late = PoolTimeout(
+                        f'{self._observer.pool_text}: {core.used} connections were still in use after '
+                        f'{seconds(timeout)}'
+                    )
+                    late.pool, late.waited = self._observer.name, timeout
+                    raise late
             except BaseException:
                 core.unwatch(waiter)
                 raise

@@ -1,4 +1,6 @@
-"""How many connections a pool may have, and how many acquires may wait: checked together, also by resize().
+"""How many connections a pool may have, how many acquires may wait, and how many workers there are.
+
+They are checked together, also by resize().
 
 A limit that is not given adapts to those that are.
 """
@@ -15,6 +17,7 @@ __all__ = [
     'DEFAULT_TOTAL_MAX_SIZE',
     'Limits',
     'check_count',
+    'check_kept',
     'check_times',
 ]
 
@@ -64,6 +67,15 @@ def check_times(idle_timeout: float, max_lifetime: float) -> tuple[float, float]
     return idle_timeout, max_lifetime
 
 
+def check_kept(name: str, count: int, max_lifetime: float) -> None:
+    """Refuse a minimum of connections that are closed as soon as they are created.
+
+    The pool would replace each at once, for ever: 250,000 connects a second.
+    """
+    if count and not max_lifetime:
+        raise ValueError(f'{name}={count} with max_lifetime={max_lifetime}: expected a max_lifetime greater than 0')
+
+
 def _must_not_exceed(name: str, value: int, other_name: str, other: int) -> None:
     if value > other:
         raise ValueError(f'{name}={value} is greater than {other_name}={other}: expected at most that')
@@ -78,11 +90,12 @@ class Limits:
     :param total_max_size: maximum number of connections; if not given, at least ``max_size``
     :param min_size: number of connections that are kept for each live endpoint; at most ``max_size``
     :param max_waiting: maximum number of acquires that wait at an endpoint; 0 for no limit
+    :param max_workers: maximum number of jobs that workers do at a time; 0 for no limit
     :raises TypeError: when one is no int; the message names it
     :raises ValueError: when one is out of range, or two that are given contradict each other
     """
 
-    __slots__ = ('_given', 'max_size', 'max_waiting', 'min_idle', 'min_size', 'total_max_size')
+    __slots__ = ('_given', 'max_size', 'max_waiting', 'max_workers', 'min_idle', 'min_size', 'total_max_size')
 
     def __init__(
         self,
@@ -92,15 +105,17 @@ class Limits:
         total_max_size: int = DEFAULT_TOTAL_MAX_SIZE,
         min_size: int = 0,
         max_waiting: int = 0,
+        max_workers: int = 0,
     ):
         self.min_idle = check_count('min_idle', min_idle, 0)
         self.max_size = check_count('max_size', max_size, 1)
         self.total_max_size = check_count('total_max_size', total_max_size, 1)
         self.min_size = check_count('min_size', min_size, 0)
         self.max_waiting = check_count('max_waiting', max_waiting, 0, 'acquires')
+        self.max_workers = check_count('max_workers', max_workers, 0, 'workers')
         values = {'min_idle': min_idle, 'max_size': max_size, 'total_max_size': total_max_size}
         self._given = {name for name, value in values.items() if not isinstance(value, Default)}
-        self._given |= {'min_size', 'max_waiting'}
+        self._given |= {'min_size', 'max_waiting', 'max_workers'}
         self._adapt()
 
     def _adapt(self) -> None:
@@ -114,8 +129,10 @@ class Limits:
             self.min_idle = min(self.min_idle, self.max_size)
         if 'total_max_size' not in self._given:
             self.total_max_size = max(self.total_max_size, self.max_size)
-        _must_not_exceed('min_idle', self.min_idle, 'max_size', self.max_size)
-        _must_not_exceed('min_size', self.min_size, 'max_size', self.max_size)
+        # A max_size that was not given is less than a minimum only because of total_max_size: that is what is named.
+        largest = 'max_size' if 'max_size' in self._given else 'total_max_size'
+        _must_not_exceed('min_idle', self.min_idle, largest, self.max_size)
+        _must_not_exceed('min_size', self.min_size, largest, self.max_size)
         _must_not_exceed('max_size', self.max_size, 'total_max_size', self.total_max_size)
 
     def changed(self, **changes: int | None) -> 'Limits':

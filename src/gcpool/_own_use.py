@@ -11,6 +11,7 @@ from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
 from typing import Any
 
 from ._core import is_entered, is_entered_here
+from ._green_threads import threads_are_green
 
 __all__ = ['describe_own_use', 'running_hook', 'task_holds', 'thread_holds']
 
@@ -18,9 +19,6 @@ __all__ = ['describe_own_use', 'running_hook', 'task_holds', 'thread_holds']
 HOOKS = ('create', 'dispose', 'check_aliveness', 'on_acquire', 'on_release', 'is_broken')
 
 COROUTINES = (AsyncGeneratorType, CoroutineType, GeneratorType)
-
-# With these, many threads of the program run in one thread of the system, and a context does not tell them apart.
-GREEN_THREADS = ('gevent', 'eventlet')
 
 
 def describe_own_use(pool: object, method: str, where: str) -> str:
@@ -62,7 +60,8 @@ def _is_called_on(frame: FrameType, manager: object) -> bool:
 
 def thread_holds(pool: object) -> bool:
     """Whether the calling thread is inside a block of ``pool.connection()``."""
-    if any(name in sys.modules for name in GREEN_THREADS) or _is_greenlet():
+    if threads_are_green() or _is_greenlet():
+        # A context does not tell apart those that share a thread of the system.
         return False
     return any(is_entered_here(thing, pool) for thing in gc.get_objects())
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypedDict
 
 from ._core import ENDLESS, PoolCore, checked_seconds
 from ._hooks import Hooks, is_coroutine_function
-from ._limits import MAX_SIZE, Limits, check_count, check_times
+from ._limits import MAX_SIZE, Limits, check_count, check_kept, check_times
 from .observers import PoolEvent
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     'check_reconnecting',
     'check_unlimited',
     'make_core',
+    'refuse_minimum',
     'refuse_parameters_of_idle',
 ]
 
@@ -46,6 +47,7 @@ class NullPoolParameters(TypedDict, total=False):
     name: str | None
     on_event: Callable[[PoolEvent], object] | None
     max_waiting: int
+    max_workers: int
     acquire_timeout: float | None
     dispose_timeout: float | None
     open: bool
@@ -138,6 +140,7 @@ def make_core(
     :raises ValueError: when a parameter is out of range, or two contradict each other
     """
     idle_timeout, max_lifetime = check_times(idle_timeout, max_lifetime)
+    check_kept('min_size', limits.min_size, max_lifetime)
     lifetime_jitter = check_fraction('lifetime_jitter', lifetime_jitter)
     max_uses = check_count('max_uses', max_uses, 0, 'uses')
     keepalive_interval = float(checked_seconds('keepalive_interval', keepalive_interval))
@@ -162,6 +165,7 @@ def make_core(
         wake_collector,
         normalize,
         max_waiting=limits.max_waiting,
+        max_workers=limits.max_workers,
         serves_oldest=_check_choice('order', order, 'lifo', 'fifo') == 'fifo',
         counts_idle_only=_check_choice('keep', keep, 'size', 'idle') == 'idle',
         limits=limits,
@@ -279,7 +283,7 @@ def check_reconnecting(
     return DEFAULT_CREATE_TIMEOUT if limit is None else limit, reconnect_timeout
 
 
-def check_pin(size: object, min_size: int, max_size: int) -> int:
+def check_pin(size: object, min_size: int, max_size: int, max_lifetime: float) -> int:
     """Check the size that an endpoint is to be warmed up to. None means ``min_size``."""
     if size is None:
         if not min_size:
@@ -288,6 +292,7 @@ def check_pin(size: object, min_size: int, max_size: int) -> int:
     count = check_count('size', size, 0)
     if count > max_size:
         raise ValueError(f'size={count} is greater than max_size={max_size}: expected at most that')
+    check_kept('size', count, max_lifetime)
     return count
 
 
@@ -306,9 +311,16 @@ def refuse_parameters_of_idle(parameters: dict[str, Any]) -> None:
         if name in parameters:
             raise TypeError(f'{name}={parameters[name]!r}: {kept}: expected no such parameter')
     for name in ('min_idle', 'min_size'):
-        count = parameters.pop(name, 0)
-        if check_count(name, count, 0):
-            raise ValueError(f'{name}={count!r}: {kept}: expected 0')
+        refuse_minimum(name, parameters.pop(name, 0))
+
+
+def refuse_minimum(name: str, count: int | None) -> None:
+    """Refuse a minimum of idle connections, for a pool that keeps none.
+
+    :param count: the minimum; None, or 0, says what holds anyway
+    """
+    if count is not None and check_count(name, count, 0):
+        raise ValueError(f'{name}={count!r}: a NullConnectionPool keeps no idle connections: expected 0')
 
 
 def check_flag(name: str, value: object) -> bool:

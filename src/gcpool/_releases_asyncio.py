@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ._checks_asyncio import AsyncChecks
-from ._core import LEAST_DISPOSE_TIME, Entry, Lane, Lease
+from ._core import LEAST_DISPOSE_TIME, Entry, Lease
 from ._disposals_asyncio import spawn
 from .exceptions import DiscardConnection
 
@@ -89,9 +89,7 @@ class AsyncReleases(AsyncChecks):
             if self._hooks_dead:
                 self._tell_when_closed(entry)
         elif self._hooks_dead:
-            hook = spawn(asyncio.get_running_loop(), Lane(partial(self._run_dead_hook, entry)), self._task_name('dead'))
-            self._tasks.add(hook)
-            hook.add_done_callback(self._tasks.discard)
+            hook = self._spawn_for_caller(partial(self._run_dead_hook, entry), 'dead', self._tasks.discard)
             await asyncio.wait([hook], timeout=LEAST_DISPOSE_TIME)
             if hook.done() and not hook.cancelled():
                 hook.result()
@@ -103,13 +101,15 @@ class AsyncReleases(AsyncChecks):
             # The task was cancelled before its first step, because the loop ends.
             raise failure
         await self._wait_until_closed(entry)
-        await self._manager.on_connection_dead(entry.endpoint, entry.conn)
+        hook = self._manager.on_connection_dead(entry.endpoint, entry.conn)
+        await self._expect_awaitable(hook, 'on_connection_dead')
 
     async def _finish_release(self, lease: Lease, after_error: bool = False) -> None:
         """What is left of a release that has a hook to run first."""
         entry = lease.held
         try:
-            answer = await self._manager.on_release(entry.endpoint, entry.conn)
+            hook = self._manager.on_release(entry.endpoint, entry.conn)
+            answer = await self._expect_awaitable(hook, 'on_release')
             if answer is not None:
                 self._note_reset(entry.endpoint, answer, after_error)
         except DiscardConnection as exc:

@@ -24,13 +24,14 @@ from ._core import (
     checked_seconds,
     load_asyncio,
 )
-from ._creates_asyncio import AsyncCreates, AsyncWorkers
+from ._creates_asyncio import AsyncCreates
 from ._disposals_asyncio import set_limit, timeout_scope
 from ._growing_asyncio import AsyncGrowing
 from ._own_use import describe_own_use, running_hook, task_holds
 from ._releases_asyncio import AsyncReleases
 from ._time_limits import seconds
 from ._workers.core_timer import CoreTimer
+from ._workers.workers_asyncio import AsyncWorkers
 from .exceptions import PoolInUse, PoolTimeout
 from .managers import ConnectionT, EndpointT
 
@@ -260,10 +261,6 @@ class AsyncRuntime(
         if alive:
             core.end_check(waiter)
         return alive
-
-    def _expect_awaitable(self, call: object, name: str) -> None:
-        if not inspect.isawaitable(call):
-            raise TypeError(f'{name}() of {self._manager!r} returned {call!r}: expected an awaitable')
 
     async def _bounded(
         self, call: Awaitable[ResultT], deadline: float | None, timeout: float | None, name: str, endpoint: object

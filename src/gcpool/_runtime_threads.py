@@ -15,7 +15,7 @@ from ._core import LEAST_DISPOSE_TIME, Entry, SyncPool, Waiter
 from ._growing_threads import SyncGrowing
 from ._own_use import describe_own_use, running_hook, thread_holds
 from ._workers import before_fork
-from ._workers.closers import SyncClosers
+from ._workers.workers_threads import SyncWorkers
 from .exceptions import PoolInUse
 from .managers import ConnectionT, EndpointT
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         def __call__(self, function: FunctionT, /) -> FunctionT: ...
 
 
-# Seconds that the closing threads get to end when the pool is closed without a limit. They have nothing more to close.
+# Seconds that the workers get to end when the pool is closed without a limit. They have nothing more to close.
 IDLE_THREADS_TIME = 10.0
 
 
@@ -56,11 +56,15 @@ class SyncRuntime(
     def __init__(self, *args: Any, **parameters: Any):
         super().__init__(*args, **parameters)
         self._waiting: dict[int, Waiter] = {}
-        self._closers = SyncClosers(self, f'gcpool-{self._observer.name}-closer')
-        self._core.set_workers(self._closers.call)
+        self._workers = SyncWorkers(self, f'gcpool-{self._observer.name}')
+        self._core.set_workers(self._workers.call)
 
     def _answer_of(self, answer: Any) -> Any:
         return answer
+
+    def _expect_awaitable(self, call: Any, name: str) -> Any:
+        # Only asyncio expects one.
+        return call
 
     def _serve(self, waiter: Waiter, timeout: float | None, found_dead: bool, since: float | None = None) -> None:
         raise NotImplementedError
@@ -86,7 +90,7 @@ class SyncRuntime(
         core = self._core
         # The thread that was to make the next attempt may have died, and no other one could be started then.
         if not core.lacks_workers and core.next_timer() < core.relief_ends_at():
-            lacks_workers = not self._closers.keep_one_for_timers()
+            lacks_workers = not self._workers.keep_one_for_timers()
         else:
             lacks_workers = core.lacks_workers
         limit = math.inf if deadline is None else deadline
@@ -114,7 +118,7 @@ class SyncRuntime(
                 self._waiting[thread] = interrupted
             # This acquire no longer expires the relief, nor does a waiter that began to wait before the close.
             if relief_ends_at < math.inf and core.relief_ends_at() < math.inf:
-                self._closers.keep_one_for_timers()
+                self._workers.keep_one_for_timers()
         if give_up(waiter):
             return False
         # The waiter was served at this very moment, and is about to be notified.
@@ -142,22 +146,22 @@ class SyncRuntime(
     def _dispose_due(self) -> None:
         self._begin_disposals()
 
-    def _begin_work(self) -> None:
-        # For a worker that ends, maybe of an exception that somebody raised in it.
+    def _begin_jobs(self) -> None:
+        # For a worker that ends, maybe of an exception that somebody raised in it, and when more may be at work.
         self._begin_disposals()
         core = self._core
         if core.has_creates:
             core.ask_workers()
         elif core.next_timer() < math.inf:
-            self._closers.keep_one_for_timers()
+            self._workers.keep_one_for_timers()
 
     def _end_tasks(self, deadline: float | None) -> None:
         """Wait for the end of the pool's threads, so that none of them outlives ``close()``."""
         patience = IDLE_THREADS_TIME if deadline is None else max(deadline - self._core.now(), LEAST_DISPOSE_TIME)
         until = self._core.now() + patience
         at_work = 0
-        # The collector first: it may have called another closer.
-        for workers in (self._collector, self._closers):
+        # The collector first: it may have called another worker.
+        for workers in (self._collector, self._workers):
             if workers is None:
                 continue
             waited_for: list[threading.Thread] = []
@@ -193,12 +197,14 @@ class SyncRuntime(
         now = core.now()
         if self._collector is not None:
             self._collector.stop()
-        self._closers.stop()
+        self._workers.stop()
         try:
             core.close()
         finally:
-            core.doom_acquired()
-            self._dispose_doomed(now)
+            try:
+                core.doom_acquired()
+            finally:
+                self._dispose_doomed(now)
 
     def _refuse_to_wait_for_itself(self, method: str) -> None:
         """Raise PoolInUse if the pool would wait for a connection that the caller of a method has in use."""

@@ -67,7 +67,7 @@ class AsyncServing(AsyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
                 break
             found_dead = True
         if self._hooks_acquire and core.still_holds(waiter):
-            await self._manager.on_acquire(waiter.endpoint, waiter.served.conn)
+            await self._expect_awaitable(self._manager.on_acquire(waiter.endpoint, waiter.served.conn), 'on_acquire')
         core.must_hold(waiter, endpoint)
 
     async def _ask(self, waiter: Waiter, found_dead: bool, deadline: float | None, timeout: float | None) -> bool:
@@ -87,7 +87,8 @@ class AsyncServing(AsyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
         self._begin_disposals(deadline)
         if dead_entry is not None:
             await self._wait_until_closed(dead_entry, deadline, timeout)
-            await self._manager.on_connection_dead(waiter.endpoint, dead_entry.conn)
+            hook = self._manager.on_connection_dead(waiter.endpoint, dead_entry.conn)
+            await self._expect_awaitable(hook, 'on_connection_dead')
         return queued
 
     async def _wait_until_closed(
@@ -129,13 +130,13 @@ class AsyncServing(AsyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
         return self._due_in()
 
     def _refusal_of(self, waiter: Waiter, endpoint: EndpointT) -> BaseError:
-        text = self._observer.text(endpoint)
+        pool, text = self._observer.pool_text, self._observer.text(endpoint)
         if waiter.turned_away:
             return TooManyRequests(self._core.max_waiting, self._observer.shown(endpoint), self._observer.name)
         if waiter.refusal == 'closed':
-            return ConnectionPoolClosedError(f'the pool is closed: no connection to {text} can be acquired')
+            return ConnectionPoolClosedError(f'{pool} is closed: no connection to {text} can be acquired')
         if waiter.refusal == 'not open':
             return ConnectionPoolClosedError(
-                f'the pool is not open yet: no connection to {text} can be acquired before open()'
+                f'{pool} is not open yet: no connection to {text} can be acquired before open()'
             )
-        return PoolSuspended(f'the pool is suspended: no connection to {text} can be acquired before resume()')
+        return PoolSuspended(f'{pool} is suspended: no connection to {text} can be acquired before resume()')

@@ -72,7 +72,7 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
 
         Gauges: ``size`` (the sum of the next five), ``idle``, ``in_use`` (also as ``acquired``), ``creating``,
         ``checking`` (in the background), ``closing``, ``waiting`` (acquires that wait), ``endpoints``, ``suspended``,
-        and the limits ``min_idle``, ``max_size``, ``total_max_size``.
+        and the limits ``min_idle``, ``max_size``, ``total_max_size``, ``max_workers``.
 
         Counters since the pool was built, or since :py:meth:`pop_stats`: ``asked`` (acquires, however they ended),
         ``acquires`` (served), ``waits`` (acquires that had to wait), ``timeouts`` and ``cancelled`` (while they
@@ -104,7 +104,10 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
             return 'connection', 'max_size'
         if core.size >= core.total_max_size:
             return 'slot', 'total_max_size'
-        return 'connection', None
+        # There is room: the pool connects, or waits to, because connects fail or enough of them are under way.
+        limit = core.max_connecting
+        connecting = limit > 0 and core.endpoint_stats(endpoint)['creating'] >= limit
+        return 'creating', 'max_connecting' if connecting else None
 
     def _waited_too_long(self, endpoint: EndpointT, deadline: float, timeout: float) -> PoolTimeout:
         """The error of an acquire that has waited for a connection until its time was up."""
@@ -113,12 +116,12 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         kinds = ('in_use', 'in use'), ('idle', 'idle'), ('creating', 'being created'), ('closing', 'being closed')
         counts = [f'{stats[kind]} {text}' for kind, text in kinds if stats[kind] or kind == 'in_use']
         counts.append(f'{stats["waiting"]} waiting')
-        reached = '' if limit is None else f'{limit}={stats[limit]} reached '
+        reached = '' if limit is None else f': {limit}={getattr(self._core, limit)} reached'
         what = 'a slot for' if phase == 'slot' else 'a connection to'
         if phase == 'suspended':
-            reached = 'the pool is suspended '
+            reached = ': the pool is suspended'
         return self._timed_out(
-            phase, endpoint, deadline, timeout, f'waiting for {what} %s: {reached}({", ".join(counts)})', limit
+            phase, endpoint, deadline, timeout, f'waiting for {what} %s{reached} ({", ".join(counts)})', limit
         )
 
     def _timed_out(
@@ -134,7 +137,9 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         """
         observer, core = self._observer, self._core
         stats = core.stats() if limit == 'total_max_size' else core.endpoint_stats(endpoint)
-        error = PoolTimeout(f'timed out after {seconds(timeout)} {what % observer.text(endpoint)}')
+        error = PoolTimeout(
+            f'{observer.pool_text}: timed out after {seconds(timeout)} {what % observer.text(endpoint)}'
+        )
         error.pool = observer.name
         error.endpoint = observer.shown(endpoint)
         error.phase = phase
@@ -222,6 +227,11 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
     def max_waiting(self) -> int:
         """Maximum number of acquires that wait at one endpoint; 0 for no limit."""
         return self._core.max_waiting
+
+    @property
+    def max_workers(self) -> int:
+        """Maximum number of connections created, checked and closed in the background at a time; 0 for no limit."""
+        return self._core.max_workers
 
     @property
     def order(self) -> str:

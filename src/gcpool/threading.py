@@ -29,6 +29,7 @@ from ._parameters import (
     check_reconnecting,
     check_unlimited,
     make_core,
+    refuse_minimum,
     refuse_parameters_of_idle,
 )
 from ._workers.collector_threads import SyncCollector
@@ -76,6 +77,9 @@ class ConnectionPool(
         close no longer than its own timeout: a task or a thread of the pool closes the connection.
     :param create_timeout: seconds that a connect of the pool's own may take, in the background or in an outage; None
         for 30. A connect of an acquire has the time that the acquire has left.
+    :param max_workers: how many connections daemon threads (on asyncio: tasks) of the pool create, check and close in
+        the background at a time. 0 for as many as there are to do, so that none waits for one that hangs; of closes at
+        most 64, of checks 16. What a release, ``close``, ``check`` or an acquire does itself does not count.
     :param open: whether acquires are served at once. If not, :py:meth:`open` or an ``async with`` block opens the pool,
         and nothing is started before that.
     :param close_timeout: seconds that leaving an ``async with`` block of the pool waits for connections in use, and to
@@ -139,6 +143,7 @@ class ConnectionPool(
         dispose_batch_size: int = 0,
         dispose_timeout: float | None = None,
         create_timeout: float | None = None,
+        max_workers: int = 0,
         open: bool = True,  # noqa: A002
         close_timeout: float | None = 5.0,
         min_size: int = 0,
@@ -196,6 +201,7 @@ class ConnectionPool(
                 total_max_size=total_max_size,
                 min_size=min_size,
                 max_waiting=max_waiting,
+                max_workers=max_workers,
             ),
             order=order,
             keep=keep,
@@ -313,7 +319,7 @@ class ConnectionPool(
         if not self._checks:
             raise TypeError(f'connection_manager {self._manager!r} has no check_aliveness(): there is nothing to check')
         if core.closed:
-            raise ConnectionPoolClosedError('the pool is closed: no connection can be checked')
+            raise ConnectionPoolClosedError(f'{self._observer.pool_text} is closed: no connection can be checked')
         return self._check_groups(core.idle_entries(endpoint))
 
 
@@ -361,6 +367,32 @@ class NullConnectionPool(ConnectionPool[EndpointT, ConnectionT], Generic[Endpoin
         """
         if size != 0:
             raise ValueError(f'size={size!r}: a NullConnectionPool keeps no idle connections: expected 0')
+
+    def resize(
+        self,
+        *,
+        min_idle: int | None = None,
+        max_size: int | None = None,
+        total_max_size: int | None = None,
+        min_size: int | None = None,
+        max_waiting: int | None = None,
+        max_workers: int | None = None,
+    ) -> None:
+        """Change the limits, as :py:meth:`ConnectionPool.resize` does.
+
+        :param min_idle: 0, or None
+        :param max_size: as there; None leaves it as it is
+        :param total_max_size: the same
+        :param min_size: 0, or None
+        :param max_waiting: the same
+        :param max_workers: the same
+        :raises ValueError: when a minimum is not 0; and what :py:meth:`ConnectionPool.resize` raises
+        """
+        refuse_minimum('min_idle', min_idle)
+        refuse_minimum('min_size', min_size)
+        super().resize(
+            max_size=max_size, total_max_size=total_max_size, max_waiting=max_waiting, max_workers=max_workers
+        )
 
     if TYPE_CHECKING:
 

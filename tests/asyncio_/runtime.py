@@ -1,6 +1,7 @@
 """asyncio's part of what the tests of both pools need; ``tests/threads/runtime.py`` has the same names for threads."""
 
 import asyncio
+import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -61,6 +62,11 @@ def spawn(function: Callable[P, Coroutine[Any, Any, ResultT]], *args: P.args, **
 async def no_answer() -> None:
     """Wait for the answer of a server that does not answer, until the pool's time limit for that has expired."""
     await asyncio.Event().wait()
+
+
+async def result_of(answer: Any) -> Any:
+    """What a method returns, whether it is a coroutine function or not."""
+    return await answer if inspect.isawaitable(answer) else answer
 
 
 async def until(predicate: Callable[[], bool]) -> None:

@@ -5,11 +5,12 @@ import contextvars
 
 import pytest
 
+from gcpool.asyncio import ConnectionPool
 from gcpool.common import PoolEvent
 from gcpool.exceptions import ConnectionPoolClosedError
 from tests.asyncio_.runtime import Event, until
-from tests.pool.support import Case
-from tests.support import PATIENCE
+from tests.pool.support import Case, Manager
+from tests.support import PATIENCE, Connection
 
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar('VARIABLE')
 
@@ -135,3 +136,27 @@ def test_what_was_not_told_when_the_loop_ends_hurts_nobody() -> None:
     assert told == []
     case.pool._core.check_invariants()
     case.pool.terminate()
+
+
+def test_what_happens_before_a_loop_uses_the_pool_is_told_there_first() -> None:
+    told: list[str] = []
+    pool: ConnectionPool[str, Connection] = ConnectionPool(Manager(), on_event=lambda event: told.append(event.kind))
+    pool.suspend()
+    pool.resume()
+
+    async def use() -> None:
+        await pool.release(await pool.acquire('a'))
+        await pool.close()
+
+    asyncio.run(use())
+    assert told == ['suspended', 'resumed', 'connected', 'closed']
+
+
+async def test_suspending_a_pool_that_no_loop_has_used_does_not_bind_it() -> None:
+    told: list[str] = []
+    pool: ConnectionPool[str, Connection] = ConnectionPool(Manager(), on_event=lambda event: told.append(event.kind))
+    pool.suspend()
+    pool.resume()
+    assert pool._bound_loop is None
+    await pool.drain()
+    await until(lambda: told == ['suspended', 'resumed', 'drained'])

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from gcpool._core import Growing
 from gcpool.asyncio import BaseConnectionManager, ConnectionPool
-from gcpool.exceptions import EventLoopMismatch, PoolInUse
+from gcpool.exceptions import EventLoopMismatch, PoolInUse, PoolTimeout
 from tests.asyncio_.runtime import spawn, until
 from tests.pool.support import Case, Gate, HookedManager, Manager
 from tests.support import PATIENCE, Connection
@@ -64,6 +65,30 @@ def test_a_pool_moves_after_a_loop_that_ended_in_the_middle_of_an_acquire() -> N
     asyncio.run(wait())
     pool.resume()
     asyncio.run(use())
+
+
+@pytest.mark.parametrize('options', [{}, {'reconnect_timeout': 60.0}, {'min_size': 1}], ids=str)
+@pytest.mark.parametrize('how', ['an outage', 'a connect that hangs'])
+def test_a_pool_that_moves_goes_on_with_what_was_to_be_created(options: dict[str, Any], how: str) -> None:
+    """Its timer, for the next attempt to connect, was one of the loop that is closed."""
+    manager = Manager()
+    pool: ConnectionPool[str, Connection] = ConnectionPool(manager, **options)
+    pool.warm_up('a', 2)
+
+    async def be_late() -> None:
+        steps = [OSError('down')] if how == 'an outage' else [Gate(), Gate()]
+        manager.script('create', *steps * 20)
+        with pytest.raises(PoolTimeout):
+            await pool.wait(0.1)
+
+    async def be_in_time() -> None:
+        manager.forget_script()
+        await pool.wait(PATIENCE)
+        assert pool.get_stats('a')['idle'] == 2
+        await pool.close()
+
+    asyncio.run(be_late())
+    asyncio.run(be_in_time())
 
 
 def test_a_pool_with_connections_does_not_leave_its_loop_and_names_terminate() -> None:
@@ -360,3 +385,19 @@ async def test_a_close_that_is_cancelled_while_it_looks_for_a_block_closes_the_p
             await job.result()
         assert case.pool.closed
         await case.release(conn)
+
+
+async def test_a_create_of_the_pool_shows_its_endpoint_as_it_is_described() -> None:
+    shown: list[str] = []
+
+    class Discreet(Manager):
+        def describe_endpoint(self, endpoint: Any) -> object:
+            return endpoint.partition('?')[0]
+
+        async def create(self, endpoint: Any, timeout: float | None = None) -> Connection:
+            shown.extend(repr(thing) for thing in gc.get_objects() if type(thing) is Growing)
+            return await super().create(endpoint)
+
+    async with Case(Discreet(), name='orders', create_in_background=True) as case:
+        await case.cycle('db?password=hunter2')
+    assert shown == ["<Growing of 'orders' for 'db': creating>"]

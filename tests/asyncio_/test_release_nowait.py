@@ -94,7 +94,7 @@ async def test_bad_input_changes_nothing(where: Any) -> None:
         conn = await case.pool.acquire('a')
         with pytest.raises(ConnectionNotAcquired, match="belongs to endpoint 'a', but was released to 'b'"):
             where(case.pool.release_nowait, conn, 'b')
-        with pytest.raises(ConnectionNotAcquired, match='does not belong to this pool'):
+        with pytest.raises(ConnectionNotAcquired, match='does not belong to'):
             where(case.pool.release_nowait, Connection('a', 7))
         await case.pool.release(conn)
 

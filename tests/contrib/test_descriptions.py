@@ -1,5 +1,6 @@
 """What messages show in place of an endpoint that holds a password."""
 
+import sqlite3
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from gcpool.contrib._descriptions import description_of, shown
 from gcpool.contrib._errors import look_up, raise_connect_error, raise_connect_timeout, unknown_endpoint
 from gcpool.contrib.http import HttpConnectionManager
 from gcpool.contrib.sqlite3 import SqliteConnectionManager
-from gcpool.exceptions import ConnectError, UnknownEndpoint
+from gcpool.exceptions import ConnectError, DiscardConnection, UnknownEndpoint
 from gcpool.managers import SyncConnectionManager
 
 SECRET = 's3cret'
@@ -125,6 +126,33 @@ def test_other_managers_say_what_to_show() -> None:
     assert sqlite.describe_endpoint('file:orders.db?key=s3cret') == 'file:orders.db'
     for manager in (http, sqlite):
         assert Hooks(manager, SyncConnectionManager).describe == manager.describe_endpoint
+
+
+@pytest.mark.parametrize(('describe', 'text'), [(lambda _: 'the orders', "'the orders'"), (None, '<an endpoint of')])
+def test_a_manager_logs_what_its_subclass_shows(
+    describe: Callable[[Any], str] | None, text: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Describing(SqliteConnectionManager):
+        def describe_endpoint(self, endpoint: Any) -> object:
+            if describe is None:
+                raise ValueError(endpoint)
+            return describe(endpoint)
+
+    def fail(conn: object) -> None:
+        raise sqlite3.OperationalError('disk I/O error')
+
+    manager = Describing()
+    monkeypatch.setattr('gcpool.contrib.sqlite3.roll_back', fail)
+    conn = manager.create(':memory:')
+    conn.execute('CREATE TABLE t (n)')
+    conn.execute('INSERT INTO t VALUES (1)')
+    for expected in ('cannot be rolled back', 'is closed'):
+        with pytest.raises(DiscardConnection, match=expected) as caught:
+            manager.on_release(':memory:', conn)
+        assert text in str(caught.value)
+    [record] = caplog.records
+    assert record.getMessage().startswith(f'closing a connection to {text}')
+    assert ':memory:' not in caplog.text
 
 
 def test_an_endpoint_that_is_a_connection_string_of_a_server_that_is_down() -> None:

@@ -291,13 +291,14 @@ class Growth:
 
     @asked
     def take_create(self, now: float) -> 'Conn | None':
-        """A worker begins a create, if one is still needed."""
-        while (slot := self.take_reserved()) is not None:
+        """A worker begins a create, if one is still needed, and max_workers leaves room for it."""
+        while self.pool.room_for_jobs('create') > 0 and (slot := self.take_reserved()) is not None:
             if self.may_begin(slot):
                 slot.suspect = False  # what was found dead before this says nothing about it
                 self.begin_attempt(slot.endpoint, slot)
                 self.cover(slot.endpoint, slot)
                 self.pool.note_wanting(slot.endpoint)
+                slot.job = 'create'
                 return slot
             self.free(slot, now)
             self.pool.pass_time(now)
@@ -352,6 +353,7 @@ class Growth:
         pool.pass_time(now)
         pool.enter(ticket, number, now)
         ticket.own = False
+        ticket.job = ''
         self.uncover(ticket)
         known = self.knowns[endpoint]
         # The endpoint is not live for longer because of this.

@@ -65,6 +65,7 @@ class Conn:
     put_off_until: float = -math.inf
     relief_since: int | None = None
     reason: str = ''  # why it is closed
+    job: str = ''  # what a worker does with it: close, create or check
     since: float = math.inf  # when its connect began, or, in use, when it was taken
     own: bool = False  # the pool itself creates it
     reserved: bool = False  # and no worker has come for it yet
@@ -112,6 +113,7 @@ class Model:
     max_uses: int = 0
     keepalive: float = 0.0  # of each connection, before chance
     lifetime_jitter: float = 0.0
+    max_workers: int = 0
 
     conns: list[Conn] = field(default_factory=list)
     queues: dict[int, list[Acq]] = field(default_factory=dict)
@@ -255,6 +257,7 @@ class Model:
             'min_idle': self.min_idle,
             'max_size': self.max_size,
             'total_max_size': self.total_max_size,
+            'max_workers': self.max_workers,
             **self.counters,
             'use_ns': int(self.use_time * 1e9),
         }
@@ -275,6 +278,7 @@ class Model:
             'min_idle': self.min_idle,
             'max_size': self.max_size,
             'total_max_size': self.total_max_size,
+            'max_workers': self.max_workers,
         }
 
     def doomed_of(self, for_worker: bool) -> list[list[list[Conn]]]:
@@ -283,6 +287,24 @@ class Model:
     def may_be_closed_next(self, for_worker: bool) -> list[Conn]:
         doomed = self.doomed_of(for_worker)
         return [order[0] for order in doomed[0]] if doomed else []
+
+    def room_for_jobs(self, job: str) -> int:
+        """How many more jobs of a kind workers may begin: of all workers each kind leaves some to the others."""
+        at_work = [conn.job for conn in self.conns if conn.job]
+        most = {'close': 64, 'create': 1_000_000, 'check': 16}[job]
+        if not self.max_workers:
+            return most - at_work.count(job)
+        share = max(self.max_workers // 2 if job == 'check' else self.max_workers - 1, 1)
+        return min(min(most, share) - at_work.count(job), self.max_workers - len(at_work))
+
+    def jobs_to_begin(self) -> int:
+        """How many jobs workers may begin now, of all kinds."""
+        closes = len([conn for orders in self.doomed_for_worker for order in orders for conn in order])
+        waiting = {'close': closes, 'create': len(self.growth.reserved()), 'check': len(self.to_check)}
+        jobs = sum(max(min(count, self.room_for_jobs(job)), 0) for job, count in waiting.items())
+        if not self.max_workers:
+            return jobs
+        return max(min(jobs, self.max_workers - len([conn for conn in self.conns if conn.job])), 0)
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
@@ -921,6 +943,8 @@ class Model:
         doomed[0] = [order for order in doomed[0] if order]
         if not doomed[0]:
             doomed.pop(0)
+        if for_worker:
+            conn.job = 'close'
 
     @asked
     def disposed(self, conn: Conn, now: float, by_worker: bool) -> None:
@@ -951,11 +975,19 @@ class Model:
 
     @asked
     def resize(
-        self, now: float, min_idle: int, max_size: int, total_max_size: int, max_waiting: int = 0, min_size: int = 0
+        self,
+        now: float,
+        min_idle: int,
+        max_size: int,
+        total_max_size: int,
+        max_waiting: int = 0,
+        max_workers: int = 0,
+        min_size: int = 0,
     ) -> None:
         self.shrunk |= max_size < self.max_size or total_max_size < self.total_max_size
         self.min_idle, self.max_size, self.total_max_size = min_idle, max_size, total_max_size
         self.max_waiting = max_waiting
+        self.max_workers = max_workers
         if min_size:
             for endpoint in self.endpoints():
                 self.growth.remember(endpoint)
@@ -1099,14 +1131,17 @@ class Model:
         self.counters['checks'] += 1
 
     def take_check(self) -> Conn | None:
-        if not self.to_check:
+        if not self.to_check or self.room_for_jobs('check') <= 0:
             return None
         conn = self.to_check.pop(0)
+        conn.job = 'check'
         self.begin_pool_check(conn)
         return conn
 
     @asked
     def end_pool_check(self, conn: Conn, alive: bool | None, now: float) -> bool:
+        if conn.job == 'check':
+            conn.job = ''
         if alive is False:
             self.counters['checks_failed'] += 1
         if conn.state != 'checking':
@@ -1207,6 +1242,9 @@ class Model:
         for conn in out:
             self.growth.note_used(conn.endpoint, conn.used_at)
         self.doom_in_any_order([[conn] for conn in [*out, *self.of(None, 'checking')]], 'pool_closed')
+        for conn in self.conns:
+            if conn.job == 'check':
+                conn.job = ''
         for conn in out:
             conn.closed_over = True
             if conn.holder is not None and conn.holder.state == 'served':

@@ -84,6 +84,7 @@ class Pool:
         order: str = 'lifo',
         keep: str = 'size',
         max_waiting: int = 0,
+        max_workers: int = 0,
         **growth: Any,
     ) -> None:
         self.now = 0.0
@@ -99,6 +100,7 @@ class Pool:
             clock=self.read_clock,
             wake_collector=wake_collector,
             max_waiting=max_waiting,
+            max_workers=max_workers,
             serves_oldest=order == 'fifo',
             counts_idle_only=keep == 'idle',
             keeps_growth=bool(growth),

@@ -186,7 +186,7 @@ def test_workers_check_so_many_at_a_time() -> None:
         pool.fill(endpoint, 1)
     pool.now = 20.0
     assert pool.core.begin_due_checks(pool.now) == 20
-    assert pool.core.checks_to_begin == pool.core.left_to_workers == 16
+    assert (pool.core.checks_to_begin, pool.core.left_to_workers) == (16, 20)
     begun = [pool.core.take_check() for _ in range(17)]
     assert begun[16] is None
     assert pool.core.checks_to_begin == 0

@@ -189,7 +189,9 @@ def test_the_end_of_one_acquire_is_not_that_of_the_next(waits: bool) -> None:
             lambda: pool.core.release(entry, pool.now, lease_no),
             lambda: pool.core.begin_release(entry, lease_no),
         ):
-            with pytest.raises(ConnectionNotAcquired, match=r'<a1> was released before, .* acquired it since'):
+            with pytest.raises(
+                ConnectionNotAcquired, match=r'<a1> of the pool was released before, .* acquired it since'
+            ):
                 give_back()
         assert pool.stats == before
         # Again, when the pool was closed while the second user had it: that user's release does nothing then, and is no
@@ -267,7 +269,7 @@ def test_a_connection_given_back_after_it_was_closed_is_an_error() -> None:
     pool.now = 100.0
     pool.release(acquire)
     pool.dispose()
-    assert_refused(pool, conn, 'a', 'does not belong to this pool')
+    assert_refused(pool, conn, 'a', 'does not belong to the pool')
     with pytest.raises(ConnectionNotAcquired, match='gone'):
         pool.core.release(entry, pool.now)
     with pytest.raises(ConnectionNotAcquired, match='gone'):

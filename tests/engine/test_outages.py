@@ -57,6 +57,18 @@ def test_there_is_one_attempt_at_a_time() -> None:
     assert pauses == [0.01] * 4 + [0.02, 0.04, 0.08] + [0.1] * 5
 
 
+def test_an_acquire_that_is_turned_away_when_a_pause_is_over_keeps_nobody_waiting() -> None:
+    pool = Pool(reconnect_timeout=60.0, max_waiting=1)
+    asker = pool.ask('a')
+    fail(pool, asker)
+    pool.now = 0.020
+    # Before anybody has run the timers.
+    assert pool.ask('a').answer == 'turned away'
+    (ticket,) = pool.take_creates()
+    pool.grow(ticket)
+    assert asker.answer == 'served'
+
+
 def test_slots_that_were_reserved_before_the_outage_are_no_further_attempts() -> None:
     pool = Pool(reconnect_timeout=60.0, creates_in_background=True, max_connecting=3)
     askers = [pool.ask('a') for _ in range(3)]

@@ -22,6 +22,17 @@ def test_only_the_releases_of_an_endpoint_with_drained_connections_in_use_take_t
     assert sorted(pool.dispose()) == ['a1', 'b1']
 
 
+def test_a_drained_connection_is_not_handed_over_where_max_size_is_no_limit() -> None:
+    pool = Pool(max_size=2**31 - 1, creates_in_background=True)
+    old = pool.ask('a')
+    pool.grow(*pool.take_creates())
+    waiting = pool.ask('a')
+    _tickets = pool.take_creates()
+    pool.core.drain('a', pool.now)
+    pool.release(old)
+    assert (waiting.answer, pool.dispose()) == ('waits', ['a1'])
+
+
 def test_a_drained_connection_is_known_among_later_ones_however_often_others_are_drained() -> None:
     pool = Pool(max_size=3)
     kept = pool.acquire('a')

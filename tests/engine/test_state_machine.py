@@ -72,6 +72,7 @@ GROWTH: st.SearchStrategy[Growing] = st.sampled_from(
         (0, False, 0, 0.0, False, True),
     ]
 )
+MAX_WORKERS = st.sampled_from([0, 0, 1, 2, 3, 4])
 ACQUIRE = st.sampled_from(['connect', 'connect', 'connect', 'ask', 'try'])
 
 
@@ -173,6 +174,7 @@ class PoolMachine(RuleBasedStateMachine):
         keepalive=st.sampled_from([0.0, 0.0, 2.0]),
         jitter=st.sampled_from([0.0, 0.0, 0.25]),
         growth=GROWTH,
+        max_workers=MAX_WORKERS,
     )
     def build(
         self,
@@ -188,6 +190,7 @@ class PoolMachine(RuleBasedStateMachine):
         keepalive: float,
         jitter: float,
         growth: Growing,
+        max_workers: int,
     ) -> None:
         order, keep = ways
         if seconds[1] == 0.0:
@@ -214,6 +217,7 @@ class PoolMachine(RuleBasedStateMachine):
             random=lambda: self.luck,
             keepalive_interval=keepalive,
             lifetime_jitter=jitter,
+            max_workers=max_workers,
             min_size=min_size,
             creates_in_background=in_background,
             max_connecting=max_connecting,
@@ -223,7 +227,7 @@ class PoolMachine(RuleBasedStateMachine):
         )
         self.core.set_workers(self.call_workers)
         self.model = Model(
-            *limits, *seconds, collects, max_waiting, order, keep, kept, opened, max_uses, keepalive, jitter
+            *limits, *seconds, collects, max_waiting, order, keep, kept, opened, max_uses, keepalive, jitter, max_workers
         )
         self.model.growth = Growth(
             self.model,
@@ -636,9 +640,10 @@ class PoolMachine(RuleBasedStateMachine):
             assert not self.core.begin_check_of_idle(self.entries[conn.number or 0])
 
     def take_check(self, in_order: bool = True) -> None:
-        assert self.core.checks_to_begin == len(self.model.to_check)
+        room = max(self.model.room_for_jobs('check'), 0)
+        assert self.core.checks_to_begin == min(len(self.model.to_check), room)
         entry = self.core.take_check()
-        if not in_order:
+        if not in_order and room:
             self.model.to_check.sort(key=lambda conn: self.entries[conn.number or 0] is not entry)
         conn = self.model.take_check()
         assert entry is (None if conn is None else self.entries[conn.number or 0])
@@ -656,9 +661,11 @@ class PoolMachine(RuleBasedStateMachine):
         assert self.core.end_check_by_pool(self.entries[conn.number or 0], alive, self.now) is dead
 
     def end_all_checks(self) -> None:
-        while self.model.to_check:
-            self.take_check()
-        while self.checking:
+        while self.model.to_check or self.checking:
+            while self.model.to_check and self.model.room_for_jobs('check') > 0:
+                self.take_check()
+            if not self.checking:
+                break  # workers are busy with other jobs
             self.end_one_check(self.checking.pop(), True)
 
     @precondition(lambda self: self.model.to_check)
@@ -750,12 +757,14 @@ class PoolMachine(RuleBasedStateMachine):
             or self.growing
             or self.pairs('ticket', 'served', 'refused', 'failed', 'down')
         ):
-            self.end_all_checks()
-            self.dispose_all()
-            while self.model.growth.turns:
-                self.take_one_create()
             while self.growing:
                 self.end_one_create(*self.growing.pop(), 'grow')
+            while self.closing:
+                self.dispose(*self.closing.pop(), by_worker=True)
+            self.end_all_checks()
+            self.dispose_all()
+            while self.model.growth.turns and self.model.room_for_jobs('create') > 0:
+                self.take_one_create()
             for pair in self.pairs('failed', 'down'):
                 self.cancel_it(pair)
             for pair in self.pairs('ticket'):
@@ -815,7 +824,7 @@ class PoolMachine(RuleBasedStateMachine):
     def take_one(self, by_worker: bool, at_once: bool) -> None:
         entry = self.core.take_doomed_for_worker() if by_worker else self.core.take_doomed_for_caller()
         known = self.model.may_be_closed_next(by_worker)
-        if not known:
+        if not known or (by_worker and self.model.room_for_jobs('close') <= 0):
             assert entry is None
             return
         assert entry is not None
@@ -901,12 +910,19 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(
         limits=LIMITS,
         max_waiting=MAX_WAITING,
+        max_workers=MAX_WORKERS,
         min_size=st.sampled_from([0, 0, 1, 2]),
         what=st.sampled_from(['nothing', 'resize', 'nothing', 'doom acquired', 'nothing', 'close']),
         for_worker=st.booleans(),
     )
     def change(
-        self, limits: tuple[int, int, int], max_waiting: int, min_size: int, what: str, for_worker: bool
+        self,
+        limits: tuple[int, int, int],
+        max_waiting: int,
+        max_workers: int,
+        min_size: int,
+        what: str,
+        for_worker: bool,
     ) -> None:
         """Rarely, because less happens afterwards."""
         self.step()
@@ -918,13 +934,14 @@ class PoolMachine(RuleBasedStateMachine):
                 return  # the core decides on their order
             self.lives_vary = self.lives_vary or min_size > 0
             self.grows = self.grows or min_size > 0
-            self.model.resize(self.now, *limits, max_waiting, min_size)
+            self.model.resize(self.now, *limits, max_waiting, max_workers, min_size)
             assert self.core.resize(
                 self.now,
                 min_idle=min_idle,
                 max_size=max_size,
                 total_max_size=total,
                 max_waiting=max_waiting,
+                max_workers=max_workers,
                 min_size=min_size,
             )
         elif what == 'doom acquired':
@@ -1070,6 +1087,7 @@ class PoolMachine(RuleBasedStateMachine):
             return
         core, model, growth = self.core, self.model, self.model.growth
         assert core.reserved == len(growth.reserved())
+        assert core.jobs_to_begin == model.jobs_to_begin()
         # A release that takes the short way tells the core no time: then it looks again earlier than it would have to.
         assert core.relief_ends_at() <= model.relief_ends_at()
         assert core.next_timer() == min(core.relief_ends_at(), growth.next_timer())

@@ -151,7 +151,7 @@ def test_what_its_user_takes_out_is_gone_and_counted(how: str) -> None:
     expected = {'asked': 1, 'acquires': 1, 'created': 1}
     expected |= {'detached': 1} if how == 'detach' else {'disposed': 1, 'closed_discarded': 1}
     assert nonzero(pool.stats) == expected
-    with pytest.raises(ConnectionNotAcquired, match='does not belong to this pool, or is closed'):
+    with pytest.raises(ConnectionNotAcquired, match='does not belong to the pool, or is closed'):
         pool.core.find_acquired(conn, 'a')
 
 

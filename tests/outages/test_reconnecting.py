@@ -24,7 +24,12 @@ from tests.outages.test_outages import (
 )
 
 MINIMUM = 2
-OPTIONS: dict[str, Any] = {'min_size': MINIMUM, 'create_in_background': True, 'reconnect_timeout': 60.0}
+OPTIONS: dict[str, Any] = {
+    'min_size': MINIMUM,
+    'create_in_background': True,
+    'reconnect_timeout': 60.0,
+    'keepalive_interval': 0.5,
+}
 
 pytestmark = pytest.mark.outage
 

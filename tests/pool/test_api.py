@@ -38,6 +38,7 @@ DEFAULTS = {
     'order': 'lifo',
     'keep': 'size',
     'max_waiting': 0,
+    'max_workers': 0,
     'open': True,
     'close_timeout': 5.0,
     'name': None,
@@ -57,6 +58,7 @@ PROPERTIES = {
     'order': 'fifo',
     'keep': 'idle',
     'max_waiting': 8,
+    'max_workers': 9,
     'close_timeout': 8.5,
     'keepalive_interval': 2.25,
     'lifetime_jitter': 0.5,
@@ -84,7 +86,7 @@ def test_the_properties_tell_the_parameters() -> None:
     options: dict[str, Any] = PROPERTIES
     pool = ConnectionPool(CheckingManager(), **options)
     assert {name: getattr(pool, name) for name in PROPERTIES} == PROPERTIES
-    kinds = [float, float, int, int, int, float, float, str, str, int, float, float, float, int]
+    kinds = [float, float, int, int, int, float, float, str, str, int, int, float, float, float, int]
     assert [type(getattr(pool, name)) for name in PROPERTIES] == kinds
     assert pool.is_full is False
 

@@ -459,9 +459,12 @@ async def test_without_a_time_limit_an_acquire_waits_for_as_long_as_it_takes(tim
 
 
 async def test_the_message_of_a_timeout_says_what_was_waited_for() -> None:
-    async with Case(max_size=1, total_max_size=3) as case:
+    async with Case(name='orders', max_size=1, total_max_size=3) as case:
         conn = await case.pool.acquire('a')
-        expected = "timed out after 0 s waiting for a connection to 'a': max_size=1 reached (1 in use, 0 waiting)"
+        expected = (
+            "pool 'orders': timed out after 0 s waiting for a connection to 'a': "
+            'max_size=1 reached (1 in use, 0 waiting)'
+        )
         with pytest.raises(PoolTimeout) as caught:
             await case.pool.acquire('a', timeout=0)
         assert str(caught.value) == expected

@@ -140,7 +140,7 @@ async def test_a_dead_connection_of_an_acquire_that_is_refused_is_closed() -> No
         closing = spawn(case.pool.close)
         await until(lambda: case.pool._core.closed)
         gate.open()
-        with pytest.raises(Exception, match='the pool is closed'):
+        with pytest.raises(Exception, match='is closed'):
             await job.result()
         assert await closing.result() == 0
         assert case.manager.living == []

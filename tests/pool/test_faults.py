@@ -510,7 +510,7 @@ async def test_a_release_of_what_was_disposed_of_is_refused() -> None:
         await case.release(conn)
         with pytest.raises(ConnectionNotAcquired) as caught:
             await case.release(conn)
-        check_refusal(caught, '<a1>', 'does not belong to this pool')
+        check_refusal(caught, '<a1>', 'does not belong to')
         assert conn.disposals == 1
 
 
@@ -525,7 +525,7 @@ async def test_a_release_of_a_stranger_is_refused_and_changes_nothing(manager_cl
         for stranger in strangers:
             with pytest.raises(ConnectionNotAcquired) as caught:
                 await case.pool.release(stranger, 'a')
-            check_refusal(caught, repr(stranger), 'does not belong to this pool', "acquire('a')")
+            check_refusal(caught, repr(stranger), 'does not belong to', "acquire('a')")
         assert case.stats == before
         assert case.manager.take_calls() == []
         await case.release(conn)

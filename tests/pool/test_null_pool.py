@@ -149,3 +149,17 @@ async def test_the_pool_is_closed_as_any_other() -> None:
         await until(lambda: case.pool._core.closed)
         await case.pool.release(conn)
         assert await job.result() == 0
+
+
+@pytest.mark.parametrize('name', ['min_idle', 'min_size'])
+async def test_no_minimum_is_set_later(name: str) -> None:
+    async with null_case(max_size=3) as case:
+        minimum: dict[str, Any] = {name: 1}
+        with pytest.raises(ValueError, match=f'{name}=1: a NullConnectionPool keeps no idle connections: expected 0'):
+            await case.pool.resize(max_size=2, **minimum)
+        assert case.pool.max_size == 3
+        with pytest.raises(TypeError, match=f'{name}=True: expected a number'):
+            await case.pool.resize(**{name: True})
+        nothing: dict[str, Any] = {name: 0}
+        await case.pool.resize(max_size=2, **nothing)
+        assert (case.pool.max_size, case.pool.min_idle, case.pool.min_size) == (2, 0, 0)

@@ -4,15 +4,26 @@ import copy
 import logging
 import pickle
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from gcpool.asyncio import ConnectionPool
 from gcpool.common import ALL_ENDPOINTS, PoolEvent
-from gcpool.exceptions import ConnectTimeout, DiscardConnection, PoolTimeout
+from gcpool.exceptions import (
+    ConnectionNotAcquired,
+    ConnectionPoolClosedError,
+    ConnectTimeout,
+    DiscardConnection,
+    EndpointDown,
+    PoolNotSuspended,
+    PoolSuspended,
+    PoolTimeout,
+    TooManyRequests,
+)
 from gcpool.managers import ROLLED_BACK
-from tests.asyncio_.runtime import spawn, until
+from tests.asyncio_.runtime import result_of, spawn, until
 from tests.pool.support import Case, CheckingManager, Gate, HookedManager, JudgingManager, Manager
 from tests.support import Connection
 
@@ -110,6 +121,57 @@ def test_a_pool_that_was_not_built_is_represented() -> None:
     assert 'in use' in repr(ConnectionPool.__new__(ConnectionPool))
 
 
+async def test_each_error_of_a_pool_names_it() -> None:
+    texts: list[str] = []
+
+    async def refuse(error: type[Exception], call: Callable[[], Any]) -> None:
+        with pytest.raises(error) as caught:
+            await result_of(call())
+        texts.append(str(caught.value))
+
+    async with Case(CheckingManager(), name='orders', max_size=1, max_waiting=1, fail_fast=True, open=False) as case:
+        pool: Any = case.pool
+        for acquire in (pool.acquire, pool.try_acquire):
+            await refuse(ConnectionPoolClosedError, partial(acquire, 'a'))
+        await pool.open()
+        conn = await pool.acquire('a')
+        await refuse(PoolTimeout, partial(pool.acquire, 'a', timeout=0))
+        await refuse(PoolTimeout, partial(pool.wait_idle, 0))
+        waiting = spawn(pool.acquire, 'a')
+        await case.waiting(1)
+        await refuse(TooManyRequests, partial(pool.acquire, 'a'))
+        await refuse(ConnectionNotAcquired, partial(pool.release, object()))
+        await refuse(ConnectionNotAcquired, partial(pool.release, conn, 'b'))
+        await pool.release(conn)
+        assert await waiting.result() is conn
+        await pool.release(conn)
+        await refuse(ConnectionNotAcquired, partial(pool.release, conn))
+        case.manager.script('create', OSError('no'))
+        await refuse(OSError, partial(pool.acquire, 'b'))
+        texts.pop()  # that is the manager's
+        await refuse(EndpointDown, partial(pool.acquire, 'b'))
+        pool.suspend(fail=True)
+        await refuse(PoolSuspended, partial(pool.acquire, 'a'))
+        pool.resume()
+        await refuse(PoolNotSuspended, pool.resume)
+        case.manager.script('create', OSError('no'))
+        pool.warm_up('c', 1)
+        await refuse(PoolTimeout, partial(pool.wait, 0))
+        await pool.close()
+        for call in (
+            partial(pool.acquire, 'a'),
+            partial(pool.try_acquire, 'a'),
+            partial(pool.resize, max_size=2),
+            partial(pool.warm_up, 'a', 1),
+            pool.wait,
+            pool.check,
+            pool.open,
+            pool.suspend,
+        ):
+            await refuse(ConnectionPoolClosedError, call)
+    assert [text for text in texts if "'orders'" not in text] == []
+
+
 async def test_a_context_says_endpoint_and_state() -> None:
     async with Case(DiscreetManager(), name='orders') as case:
         context = case.pool.connection(Secret('db'))
@@ -117,6 +179,19 @@ async def test_a_context_says_endpoint_and_state() -> None:
         async with context:
             assert repr(context).endswith("ConnectionContext of 'orders' for 'db': acquired>")
         assert repr(context).endswith("ConnectionContext of 'orders' for 'db': not entered>")
+
+
+async def test_an_entry_shows_its_endpoint_as_it_is_described() -> None:
+    secret = Secret('db')
+    async with Case(DiscreetManager(), name='orders') as case, Case(name='others') as others:
+        assert await others.cycle('db') == 'db1'
+        conn = await case.pool.acquire(secret)
+        entry = case.pool._core.find_acquired(conn, secret)
+        assert repr(entry).startswith("<Entry of 'db': acquired at ")
+        await case.pool.discard(conn)
+        assert case.pool._core.size == 0
+        # No pool has its endpoint any more.
+        assert repr(entry).startswith('<Entry of <an endpoint of class Secret>: ')
 
 
 # ---- acquires that take too long ----------------------------------------------------------------------------------
@@ -135,7 +210,8 @@ async def test_a_timeout_tells_what_was_waited_for() -> None:
         await case.waiting(1)
         error = await fail(case, 'main', 0.01)
         assert str(error) == (
-            "timed out after 0.01 s waiting for a connection to 'main': max_size=2 reached (2 in use, 1 waiting)"
+            "pool 'orders': timed out after 0.01 s waiting for a connection to 'main': "
+            'max_size=2 reached (2 in use, 1 waiting)'
         )
         assert (error.pool, error.endpoint, error.phase, error.limit) == ('orders', 'main', 'connection', 'max_size')
         assert (error.size, error.in_use, error.idle, error.waiting, error.holders) == (2, 2, 0, 1, ())
@@ -148,11 +224,12 @@ async def test_a_timeout_tells_what_was_waited_for() -> None:
 
 
 async def test_a_timeout_at_the_total_limit_tells_of_all_endpoints() -> None:
-    async with Case(max_size=2, total_max_size=3) as case:
+    async with Case(name='orders', max_size=2, total_max_size=3) as case:
         conns = [*await case.acquire('a', 2), *await case.acquire('b', 1)]
         error = await fail(case, 'c')
         assert str(error) == (
-            "timed out after 0 s waiting for a slot for 'c': total_max_size=3 reached (3 in use, 0 waiting)"
+            "pool 'orders': timed out after 0 s waiting for a slot for 'c': "
+            'total_max_size=3 reached (3 in use, 0 waiting)'
         )
         assert (error.phase, error.limit, error.size, error.in_use) == ('slot', 'total_max_size', 3, 3)
         await case.release(*conns)
@@ -406,8 +483,7 @@ async def test_a_rollback_is_not_told_while_an_exception_is_on_its_way(records: 
         with pytest.raises(KeyError):
             await release_in_the_end(case.pool)
         with pytest.raises(KeyError):
-            async with case.pool.connection('a'):
-                raise KeyError
+            await lose(case)
         assert not warnings()
         conn = await case.pool.acquire('a')
         await case.pool.release(conn)
@@ -493,3 +569,28 @@ async def test_a_slow_event_handler_holds_up_nobody() -> None:
             await case.cycle(endpoint)
         await case.pool.close()
         assert len(told) == 12
+
+
+async def test_a_timeout_tells_that_enough_connects_are_under_way() -> None:
+    async with Case(max_size=3, max_connecting=1) as case:
+        gate = Gate()
+        case.manager.script('create', gate)
+        first = spawn(case.pool.acquire, 'a')
+        await gate.reached()
+        error = await fail(case, 'a', 0.01)
+        assert str(error).endswith(
+            "after 0.01 s waiting for a connection to 'a': max_connecting=1 reached "
+            '(0 in use, 1 being created, 0 waiting)'
+        )
+        assert (error.phase, error.limit) == ('creating', 'max_connecting')
+        gate.open()
+        await case.release(await first.result())
+
+
+async def test_a_timeout_in_an_outage_tells_that_the_pool_waits_to_connect() -> None:
+    async with Case(max_size=3, reconnect_timeout=60) as case:
+        case.manager.script('create', *[OSError('down') for _ in range(100)])
+        error = await fail(case, 'a', 0.01)
+        assert str(error).endswith("after 0.01 s waiting for a connection to 'a' (0 in use, 0 waiting)")
+        assert (error.phase, error.limit) == ('creating', None)
+        assert str(error.__cause__) == 'down'

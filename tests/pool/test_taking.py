@@ -67,7 +67,7 @@ async def test_where_each_connection_takes_a_check_or_a_hook_none_is_ever_ready(
         with pytest.raises(TypeError, match='expected a hashable object'):
             case.pool.try_acquire([])
         await case.pool.close()
-        with pytest.raises(ConnectionPoolClosedError, match='the pool is closed'):
+        with pytest.raises(ConnectionPoolClosedError, match='is closed'):
             case.pool.try_acquire('a')
 
 
@@ -98,7 +98,7 @@ async def test_trying_at_a_closed_pool_or_for_no_endpoint_is_an_error() -> None:
         with pytest.raises(TypeError, match='has no default_endpoint: expected an endpoint'):
             case.pool.try_acquire()
         await case.pool.close()
-        with pytest.raises(ConnectionPoolClosedError, match="the pool is closed: no connection to 'a'"):
+        with pytest.raises(ConnectionPoolClosedError, match="is closed: no connection to 'a'"):
             case.pool.try_acquire('a')
 
 
@@ -196,7 +196,7 @@ async def test_what_was_taken_out_cannot_be_returned_or_taken_out_again(how: str
     async with Case(manager_class()) as case:
         conn = await case.pool.acquire('a')
         await take_out(case, conn, how)
-        for match in ('does not belong to this pool, or is closed',):
+        for match in ('does not belong to .*, or is closed',):
             with pytest.raises(ConnectionNotAcquired, match=match):
                 await case.pool.release(conn, 'a')
             with pytest.raises(ConnectionNotAcquired, match=match):

@@ -147,7 +147,7 @@ def test_a_connection_given_back_inside_its_context_makes_the_end_of_the_context
         context = case.pool.connection('a')
         conn = context.__enter__()
         case.release(conn)
-        with pytest.raises(ConnectionNotAcquired, match='<a1> is not acquired'):
+        with pytest.raises(ConnectionNotAcquired, match=r'<a1> of .* is not acquired'):
             context.__exit__(None, None, None)
         assert case.stats['idle'] == 1
         with context:
@@ -163,7 +163,7 @@ def test_a_connection_that_is_somebody_else_s_by_now_is_not_given_back_by_a_cont
         conn = context.__enter__()
         case.release(conn)
         assert case.pool.acquire('a') is conn
-        with pytest.raises(ConnectionNotAcquired, match='<a1> was released before, and another user has acquired it'):
+        with pytest.raises(ConnectionNotAcquired, match=r'<a1> of .* was released before, and another user has'):
             context.__exit__(None, None, None)
         assert case.stats['acquired'] == 1
         case.release(conn)

@@ -508,7 +508,7 @@ def test_a_release_of_what_was_disposed_of_is_refused() -> None:
         case.release(conn)
         with pytest.raises(ConnectionNotAcquired) as caught:
             case.release(conn)
-        check_refusal(caught, '<a1>', 'does not belong to this pool')
+        check_refusal(caught, '<a1>', 'does not belong to')
         assert conn.disposals == 1
 
 
@@ -523,7 +523,7 @@ def test_a_release_of_a_stranger_is_refused_and_changes_nothing(manager_class: t
         for stranger in strangers:
             with pytest.raises(ConnectionNotAcquired) as caught:
                 case.pool.release(stranger, 'a')
-            check_refusal(caught, repr(stranger), 'does not belong to this pool', "acquire('a')")
+            check_refusal(caught, repr(stranger), 'does not belong to', "acquire('a')")
         assert case.stats == before
         assert case.manager.take_calls() == []
         case.release(conn)

@@ -21,7 +21,7 @@ def test_a_pool_that_is_not_open_serves_nobody_and_calls_nothing() -> None:
     with Case(HookedManager(), open=False, background_collector=True) as case:
         assert 'not open' in repr(case.pool)
         for timeout in (None, 0, 1):
-            with pytest.raises(ConnectionPoolClosedError, match="the pool is not open yet: no connection to 'a' can"):
+            with pytest.raises(ConnectionPoolClosedError, match="is not open yet: no connection to 'a' can"):
                 case.pool.acquire('a', timeout=timeout)
         with pytest.raises(ConnectionPoolClosedError, match='not open yet'):
             case.pool.connection('a').__enter__()
@@ -48,7 +48,7 @@ def test_a_closed_pool_cannot_be_opened_again() -> None:
                 case.pool.open()
             with pytest.raises(ConnectionPoolClosedError, match='cannot be opened again'):
                 case.pool.__enter__()
-            with pytest.raises(ConnectionPoolClosedError, match='the pool is closed'):
+            with pytest.raises(ConnectionPoolClosedError, match='is closed'):
                 case.pool.acquire('a')
 
 

@@ -3,6 +3,8 @@
 """An endpoint that cannot be connected to: waiting, failing at once, and servers that say that they are full."""
 
 import logging
+import math
+import ssl
 from typing import Any
 
 import pytest
@@ -20,6 +22,11 @@ class FullManager(Manager):
 
     def is_refusal(self, endpoint: Any, exc: BaseException) -> bool:
         return isinstance(exc, OSError)
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    # Without those of an event loop in debug mode.
+    return [record for record in caplog.records if record.name == 'gcpool' and record.levelno >= logging.WARNING]
 
 
 def let_pauses_pass(case: Case, *jobs: Job[Any], errors: int = 0) -> None:
@@ -41,7 +48,7 @@ def test_acquires_wait_until_the_endpoint_is_back(caplog: pytest.LogCaptureFixtu
         conns = [job.result() for job in jobs]
         case.release(*conns)
     assert case.manager.calls.count('create a') == 8
-    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    lines = [record.getMessage() for record in warnings_in(caplog)]
     assert lines == [f"{case.pool.name}: 'a' cannot be connected to: OSError: connection refused"]
     assert "'a' can be connected to again, after " in caplog.text
 
@@ -80,11 +87,71 @@ def test_reconnect_failed_may_do_anything(caplog: pytest.LogCaptureFixture) -> N
     assert "reconnect_failed failed for 'a': ZeroDivisionError: oops" in caplog.text
 
 
-def test_an_endpoint_that_the_manager_does_not_know_is_no_outage() -> None:
-    with Case(reconnect_timeout=60.0) as case:
-        case.manager.script('create', UnknownEndpoint('no such endpoint', 'a'))
+HOPELESS = [UnknownEndpoint('no such endpoint', 'a'), KeyError('a'), TypeError('no such parameter'), ValueError('port')]
+
+
+@pytest.mark.parametrize('in_background', [False, True])
+@pytest.mark.parametrize('error', HOPELESS)
+def test_an_error_that_no_server_has_caused_is_no_outage(
+    error: Exception, in_background: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Case(reconnect_timeout=60.0, create_in_background=in_background) as case:
+        case.manager.script('create', error, error)
+        for _ in range(2):
+            with pytest.raises(type(error)) as caught:
+                case.pool.acquire('a')
+            assert str(caught.value) == str(error)
+        assert case.pool._core.next_timer() == math.inf
+        assert case.cycle('a') == 'a1'
+    assert not warnings_in(caplog)
+
+
+@pytest.mark.parametrize('in_background', [False, True])
+def test_such_an_error_in_an_outage_reaches_who_waits(in_background: bool) -> None:
+    with Case(reconnect_timeout=60.0, create_in_background=in_background) as case:
+        case.manager.script('create', REFUSED, REFUSED, HOPELESS[0])
+        job = spawn(case.pool.acquire, 'a')
+        let_pauses_pass(case, job)
         with pytest.raises(UnknownEndpoint):
-            case.pool.acquire('a')
+            job.result()
+        assert case.cycle('a') == 'a1'
+
+
+def test_an_error_of_a_certificate_is_an_outage() -> None:
+    with Case(reconnect_timeout=60.0) as case:
+        case.manager.script('create', *[ssl.SSLCertVerificationError('expired')] * 2)
+        job = spawn(case.pool.acquire, 'a')
+        let_pauses_pass(case, job, errors=2)
+        case.release(job.result())
+
+
+def test_a_manager_may_take_such_an_error_for_a_server_that_is_full() -> None:
+    class Doubtful(Manager):
+        def is_refusal(self, endpoint: Any, exc: BaseException) -> bool:
+            return isinstance(exc, ValueError)
+
+    with Case(Doubtful(), wait_when_full=True) as case:
+        case.manager.script('create', *[ValueError('full')] * 2)
+        job = spawn(case.pool.acquire, 'a')
+        let_pauses_pass(case, job, errors=2)
+        case.release(job.result())
+
+
+def test_a_minimum_at_an_endpoint_that_the_manager_does_not_know_is_tried_with_pauses() -> None:
+    with Case(reconnect_timeout=60.0) as case:
+        case.manager.script('create', *[HOPELESS[0]] * 4)
+        case.pool.warm_up('a', 1)
+        until(lambda: case.stats['create_errors'] == 1)
+        assert case.pool._core.next_timer() < math.inf
+        # Nobody else waits for the pauses.
+        for _ in range(2):
+            with pytest.raises(UnknownEndpoint):
+                case.pool.acquire('a')
+        let_pauses_pass(case, errors=4)
+        job = spawn(case.pool.wait)
+        let_pauses_pass(case, job)
+        job.result()
+        assert case.stats['idle'] == 1
 
 
 def test_an_acquire_that_is_served_in_an_outage_leaves_the_attempt_to_the_others() -> None:
@@ -104,7 +171,7 @@ def test_the_pool_may_be_closed_in_an_outage() -> None:
         job = spawn(case.pool.acquire, 'a')
         until(lambda: case.stats['create_errors'] > 0)
         assert case.pool.close() == 0
-        with pytest.raises(Exception, match='the pool is closed'):
+        with pytest.raises(Exception, match='is closed'):
             job.result()
 
 

@@ -62,7 +62,8 @@ def test_an_idle_timeout_that_is_not_given_is_at_most_max_lifetime(
         ({'max_size': 200, 'total_max_size': 100}, 'max_size=200 is greater than total_max_size=100'),
         ({'min_idle': 1, 'max_size': 10, 'total_max_size': 9}, 'max_size=10 is greater than total_max_size=9'),
         ({'min_idle': 10, 'max_size': 9}, 'min_idle=10 is greater than max_size=9'),
-        ({'min_idle': 10, 'total_max_size': 9}, 'min_idle=10 is greater than max_size=9'),
+        ({'min_idle': 10, 'total_max_size': 9}, 'min_idle=10 is greater than total_max_size=9'),
+        ({'min_size': 5, 'total_max_size': 3}, 'min_size=5 is greater than total_max_size=3'),
         ({'idle_timeout': 60, 'max_lifetime': 30}, 'idle_timeout=60.0 is greater than max_lifetime=30.0'),
     ],
 )
@@ -393,3 +394,18 @@ def test_one_who_waits_beside_a_saturated_endpoint_gets_what_is_returned_after_a
             queue.remove(job)
             held.append(job.result())
         case.release(*held)
+
+
+def test_no_minimum_is_kept_of_connections_that_are_closed_at_once() -> None:
+    """Each would be replaced at once, for ever."""
+    with Case(max_lifetime=0) as case:
+        with pytest.raises(ValueError, match=r'^min_size=1 with max_lifetime=0\.0: expected a max_lifetime greater'):
+            ConnectionPool(Manager(), min_size=1, max_lifetime=0)
+        with pytest.raises(ValueError, match=r'^min_size=1 with max_lifetime=0\.0: expected'):
+            case.pool.resize(min_size=1)
+        with pytest.raises(ValueError, match=r'size=2 with max_lifetime=0\.0: expected'):
+            case.pool.warm_up('a', 2)
+        case.pool.warm_up('a', 0)
+        assert case.pool.min_size == 0
+        case.cycle('a')
+        assert case.stats['created'] == 1

@@ -77,7 +77,7 @@ def test_where_each_connection_takes_a_check_or_a_hook_none_is_ever_ready(
         with pytest.raises(TypeError, match='expected a hashable object'):
             case.pool.try_acquire([])
         case.pool.close()
-        with pytest.raises(ConnectionPoolClosedError, match='the pool is closed'):
+        with pytest.raises(ConnectionPoolClosedError, match='is closed'):
             case.pool.try_acquire('a')
 
 
@@ -108,7 +108,7 @@ def test_trying_at_a_closed_pool_or_for_no_endpoint_is_an_error() -> None:
         with pytest.raises(TypeError, match='has no default_endpoint: expected an endpoint'):
             case.pool.try_acquire()
         case.pool.close()
-        with pytest.raises(ConnectionPoolClosedError, match="the pool is closed: no connection to 'a'"):
+        with pytest.raises(ConnectionPoolClosedError, match="is closed: no connection to 'a'"):
             case.pool.try_acquire('a')
 
 
@@ -206,7 +206,7 @@ def test_what_was_taken_out_cannot_be_returned_or_taken_out_again(how: str, mana
     with Case(manager_class()) as case:
         conn = case.pool.acquire('a')
         take_out(case, conn, how)
-        for match in ('does not belong to this pool, or is closed',):
+        for match in ('does not belong to .*, or is closed',):
             with pytest.raises(ConnectionNotAcquired, match=match):
                 case.pool.release(conn, 'a')
             with pytest.raises(ConnectionNotAcquired, match=match):

@@ -299,10 +299,10 @@ cdef int free_slot(Model m, Conn slot, double now) except -1:
 
 
 cdef Conn take_create(Model m, double now):
-    # A worker begins a create, if one is still needed.
+    # A worker begins a create, if one is still needed, and max_workers leaves room for it.
     cdef Conn slot
     while True:
-        slot = take_reserved(m)
+        slot = take_reserved(m) if m.room_for_jobs(CREATE_JOB) > 0 else None
         if slot is None or may_begin(m, slot):
             break
         free_slot(m, slot, now)
@@ -313,6 +313,7 @@ cdef Conn take_create(Model m, double now):
         begin_attempt(m, slot.endpoint, slot)
         cover(m, slot.endpoint, slot)
         m.note_wanting(slot.endpoint)
+        slot.job = CREATE_JOB
     end_step(m, now)
     return slot
 
@@ -369,6 +370,7 @@ cdef bint grown(Model m, Conn ticket, int number, double now) except -1:
     m.pass_time(now)
     m.enter(ticket, number, now)
     ticket.own = False
+    ticket.job = NO_JOB
     uncover(m, ticket)
     # The endpoint is not live for longer because of this.
     used_at = now if known.used_at == -INFINITY or m.head(endpoint) is not None else known.used_at

@@ -250,6 +250,7 @@ cdef class World:
         model.serves_oldest = dice.one_in(4)
         model.counts_idle_only = dice.one_in(4)
         model.max_waiting = 1 + dice.below(3) if dice.one_in(4) else 0
+        model.max_workers = 1 + dice.below(4) if dice.one_in(4) else 0
         model.keeps_idle = not dice.one_in(10)
         model.max_uses = 1 + dice.below(5) if dice.one_in(4) else 0
         model.lifetime_jitter = 0.25 if dice.one_in(8) else 0.0
@@ -291,6 +292,7 @@ cdef class World:
             wake_collector=self.wake,
             normalize=normalize if self.spelled else None,
             max_waiting=model.max_waiting,
+            max_workers=model.max_workers,
             serves_oldest=model.serves_oldest,
             counts_idle_only=model.counts_idle_only,
             keeps_idle=bool(model.keeps_idle),
@@ -770,12 +772,13 @@ cdef class World:
         cdef Conn conn = <Conn>self.model.to_check[0]
         cdef object entry = self.core.take_check()
         self.about(None, conn, conn.endpoint)
-        if len(self.checking) >= 16:
+        if self.model.room_for_jobs(CHECK_JOB) <= 0:
             if entry is not None:
-                raise Fault(f'take_check() gave {entry!r} beside 16 checks, expected None')
+                raise Fault(f'take_check() gave {entry!r}, and no more checks may begin: expected None')
             return 0
         self.same_entry(entry, conn, 'take_check()')
         self.model.to_check.pop(0)
+        conn.job = CHECK_JOB
         self.model.begin_pool_check(conn)
         self.checking.append(conn)
         return 0
@@ -974,6 +977,10 @@ cdef class World:
             if self.take_entry(taker) is not None:
                 raise Fault('an entry was taken from the doomed, expected None')
             return False
+        if taker == 1 and self.model.room_for_jobs(CLOSE_JOB) <= 0:
+            if self.take_entry(taker) is not None:
+                raise Fault('a worker took an entry, and no more closes may begin: expected None')
+            return False
         self.take_doomed(taker, doomed, self.dice.below(8))
         return True
 
@@ -987,7 +994,10 @@ cdef class World:
         self.same_entry(self.take_entry(taker), conn, 'taking a doomed entry')
         self.about(None, conn, conn.endpoint)
         self.dice.note(conn.number)
+        if taker == 1:
+            conn.job = CLOSE_JOB
         if how == 0:                    # its dispose could not be begun
+            conn.job = NO_JOB
             self.model.doomed_for_worker.append(conn)
             self.core.doom_again(conn.entry)
         elif how <= 3:
@@ -1132,6 +1142,7 @@ cdef class World:
         else:
             total_max_size = model.total_max_size
         limits['max_waiting'] = max_waiting = 1 + self.dice.below(3) if self.dice.one_in(4) else 0
+        limits['max_workers'] = max_workers = 1 + self.dice.below(4) if self.dice.one_in(4) else 0
         if MORE_GROWTH and self.may_grow_to_minimum() and self.dice.one_in(2):
             min_size = self.dice.below(3)
         if self.will_lack(min_size, max_size) > 1:
@@ -1140,7 +1151,7 @@ cdef class World:
             self.lives_vary = True
             self.tick_time = 2.0 ** -20
         limits['min_size'] = min_size
-        model.resize(self.now, min_idle, max_size, total_max_size, max_waiting, min_size)
+        model.resize(self.now, min_idle, max_size, total_max_size, max_waiting, max_workers, min_size)
         self.core.resize(self.now, **limits)
         self.order_doomed()
         self.look_at_all = True
@@ -1520,6 +1531,7 @@ cdef class World:
             'min_idle': model.min_idle,
             'max_size': model.max_size,
             'total_max_size': model.total_max_size,
+            'max_workers': model.max_workers,
             'asked': model.asked_count,
             'cancelled': model.cancelled_count,
             'refused': model.refused_count,
@@ -1710,14 +1722,14 @@ cdef class World:
                 raise Fault(f'what is closed is created again, without an end: {self.model.conns}')
             if self.checking:
                 self.ask_end_pool_check()
-            elif self.model.to_check:
-                self.begin_pool_check()
             elif self.closing:
                 self.ask_dispose()
-            elif self.model.turns:
-                self.ask_take_create()
             elif self.growing:
                 self.end_create(<Conn>self.growing.pop(), 7)
+            elif self.model.turns:
+                self.ask_take_create()
+            elif self.model.to_check:
+                self.begin_pool_check()
             elif self.model.doomed:
                 self.take_doomed(0, self.model.doomed, 7)
             else:

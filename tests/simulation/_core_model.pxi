@@ -18,6 +18,12 @@ cdef enum:              # sets of them
     IS_CLOSING = 1 << CLOSING
     IS_ANY = IS_IDLE | IS_CHECKED_OUT | IS_CLOSING | 1 << CREATING | 1 << CHECKING
 
+cdef enum:              # Conn.job: what a worker does with it
+    NO_JOB
+    CLOSE_JOB
+    CREATE_JOB
+    CHECK_JOB
+
 cdef enum:              # Acq.state
     NOTHING             # it has not asked yet, or has to ask again
     WAITS
@@ -66,6 +72,7 @@ cdef class Conn:
     cdef long long batch        # of what was doomed in one step, in any order of its lines; 0: in its place
     cdef double since           # when its connect began, or, in use, when it was taken
     cdef str reason             # why it is closed
+    cdef int job                # what a worker does with it
     cdef int line               # what is in one line of a batch is in order
     cdef bint own               # the pool itself creates it
     cdef bint reserved          # and no worker has come for it yet
@@ -145,6 +152,7 @@ cdef class Model:
     cdef int max_uses           # 0: no limit
     cdef bint collects
     cdef int max_waiting
+    cdef int max_workers
     cdef bint serves_oldest     # of the extra ones
     cdef bint counts_idle_only  # those that are out do not make up min_idle
     cdef bint keeps_idle        # False: what nobody waits for is closed
@@ -872,9 +880,27 @@ cdef class Model:
         self.check_count += 1
         return 0
 
+    cdef int room_for_jobs(self, int job) noexcept:
+        # "Jobs": how many more of a kind may begin. Of all workers each kind leaves some to the others.
+        cdef Conn conn
+        cdef int of_kind = 0, all_kinds = 0
+        cdef int most = 64 if job == CLOSE_JOB else 16 if job == CHECK_JOB else 1_000_000
+        for conn in self.conns:
+            of_kind += conn.job == job
+            all_kinds += conn.job != NO_JOB
+        if not self.max_workers:
+            return most - of_kind
+        if job == CHECK_JOB:
+            most = min(most, max(self.max_workers // 2, 1))
+        else:
+            most = min(most, max(self.max_workers - 1, 1))
+        return min(most - of_kind, self.max_workers - all_kinds)
+
     cdef bint end_pool_check(self, Conn conn, bint answered, bint alive, double now) except -1:
         # "Checks by the pool": alive or not known, it goes to a waiter, or back to its place.
         cdef bint relief_ended
+        if conn.job == CHECK_JOB:
+            conn.job = NO_JOB
         if answered and not alive:
             self.failed_check_count += 1
         if conn.state != CHECKING:
@@ -1201,7 +1227,7 @@ cdef class Model:
         return 0
 
     cdef int resize(
-        self, double now, int min_idle, int max_size, int total_max_size, int max_waiting, int min_size
+        self, double now, int min_idle, int max_size, int total_max_size, int max_waiting, int max_workers, int min_size
     ) except -1:
         cdef Conn conn
         cdef int endpoint
@@ -1210,6 +1236,7 @@ cdef class Model:
         self.max_size = max_size
         self.total_max_size = total_max_size
         self.max_waiting = max_waiting
+        self.max_workers = max_workers
         if min_size:
             for endpoint in range(MOST_ENDPOINTS):
                 if self.count(endpoint, IS_ANY) or self.head(endpoint) is not None:
@@ -1337,5 +1364,6 @@ cdef class Model:
                     conn.holder.state = REFUSED
                 found += 1
             elif conn.state == CHECKING:
+                conn.job = NO_JOB
                 self.doom(conn, 'pool_closed', False, self.batches, conn.number)
         return found

@@ -21,6 +21,9 @@ MEMORY = 10.0
 FIRST_DELAY = 0.010
 MAX_DELAY = 5.0
 MAX_DELAY_WITH_WAITERS = 0.1
+# The same, if the server has said that it is full.
+FIRST_DELAY_IF_FULL = 0.050
+MAX_DELAY_IF_FULL = 1.0
 
 # How often everything is done that can be done, before what still waits waits for ever.
 ROUNDS = 400
@@ -45,9 +48,12 @@ class Asker:
 
 
 class Outage:
-    """That an endpoint cannot be connected to."""
+    """That an endpoint cannot be connected to, or is full."""
 
-    def __init__(self, now: float):
+    def __init__(self, now: float, is_refusal: bool):
+        self.is_refusal = is_refusal
+        # Whether it is known which connects are attempts.
+        self.is_exact = True
         self.failures = 0
         self.began_at = now
         self.touched_at = now
@@ -74,6 +80,9 @@ class World:
         self.reconnects = dice.random() < 0.6
         self.fails_fast = not self.reconnects and dice.random() < 0.3
         self.refuses = not self.reconnects and dice.random() < 0.3
+        # How many of the failures are refusals, and after how many steps connects begin or cease to fail.
+        self.refusal_rate = dice.choice((0.5, 1.0))
+        self.phase = dice.choice((60, 200))
         self.has_workers = True
         self.core = PoolCore(
             0,
@@ -99,7 +108,10 @@ class World:
         self.outages: dict[int, Outage] = {}
         self.unclear: set[int] = set()
         self.pins: dict[int, int] = {}
+        # Tickets and connections whose endpoint was drained since they were begun.
+        self.drained: set[Entry] = set()
         self.arrivals = 0
+        self.suspended = False
         self.closed = False
 
     def fail(self, rule: str) -> None:
@@ -126,6 +138,8 @@ class World:
             self.holding.append(asker)
         else:
             asker.error = waiter.error
+            if waiter.endpoint_is_down:
+                self.judge_down(asker.endpoint)
             self.core.cancel(waiter, self.now)
 
     def look_at_all(self) -> None:
@@ -150,6 +164,9 @@ class World:
         under_way += [each for each in self.tickets if each.endpoint == endpoint]
         if self.max_connecting and len(under_way) > self.max_connecting:
             self.fail(f'{len(under_way)} connects to {endpoint} are under way, of at most {self.max_connecting}')
+        stats, total = self.core.endpoint_stats(endpoint), self.core.stats()
+        if stats['size'] - stats['closing'] > self.max_size or total['size'] - total['closing'] > self.total:
+            self.fail(f'a connect to {endpoint} begins beyond the limits {self.max_size} and {self.total}: {stats}')
         outage = self.outages.get(endpoint)
         if outage is not None and self.now >= outage.touched_at + MEMORY:
             # Whether the core has forgotten it, too, is not known: not until a connect succeeds.
@@ -163,20 +180,32 @@ class World:
             outage.attempt = ticket
 
     def ended(self, endpoint: int, ticket: Entry, outcome: str) -> None:
-        """A connect has ended."""
+        """A connect has ended: it has ``connected``, it was ``cancelled``, it has ``failed``, or was ``refused``."""
         outage = self.outages.get(endpoint)
         if outcome == 'connected':
             self.outages.pop(endpoint, None)
             self.unclear.discard(endpoint)
-        elif outage is None and outcome == 'failed' and self.reconnects and endpoint not in self.unclear:
-            outage = self.outages[endpoint] = Outage(self.now)
-            outage.attempt = ticket
+        elif outcome == 'failed' and self.refuses:
+            # If this was the attempt of an outage, the server is not full any more, and holds nobody back.
+            if outage is not None and (outage.attempt is ticket or not outage.is_exact):
+                del self.outages[endpoint]
+                self.unclear.add(endpoint)
+            return
+        elif outage is None and self.begins_outage(endpoint, outcome):
+            outage = self.outages[endpoint] = Outage(self.now, outcome == 'refused')
+            # In an outage that held nobody back, the one attempt may be under way, or a slot be reserved for it.
+            outage.is_exact = outcome == 'failed' or self.core.endpoint_stats(endpoint)['creating'] == 1
+            if outage.is_exact:
+                outage.attempt = ticket
         if outage is None or outage.attempt is not ticket:
             return
         outage.attempt = None
         outage.touched_at = self.now
         outage.not_before = self.now
-        if outcome == 'failed':
+        if outcome == 'refused':
+            outage.not_before += min(FIRST_DELAY_IF_FULL * 2**outage.failures, MAX_DELAY_IF_FULL)
+            outage.failures += 1
+        elif outcome == 'failed':
             delay = min(FIRST_DELAY * 2**outage.failures, MAX_DELAY)
             outage.failures += 1
             pause = min(max(delay / 8, FIRST_DELAY), MAX_DELAY_WITH_WAITERS)
@@ -185,6 +214,11 @@ class World:
             if self.now - EPSILON < due < self.now + pause + EPSILON:
                 pause = min(pause, max(due - self.now, FIRST_DELAY * 0.8))
             outage.not_before += pause
+
+    def begins_outage(self, endpoint: int, outcome: str) -> bool:
+        if endpoint in self.unclear:
+            return False
+        return outcome == 'refused' or (outcome == 'failed' and self.reconnects)
 
     # -- steps ----------------------------------------------------------------------------------------------------
 
@@ -212,9 +246,10 @@ class World:
             self.ended(asker.endpoint, ticket, 'cancelled')
             self.core.cancel(asker.waiter, self.now)
             return
-        refusal = self.refuses and self.dice.random() < 0.5
-        self.ended(asker.endpoint, ticket, 'failed')
+        refusal = self.refuses and self.dice.random() < self.refusal_rate
+        self.ended(asker.endpoint, ticket, 'refused' if refusal else 'failed')
         self.core.connect_failed(asker.waiter, OSError('kept'), refusal, self.dice.random() < 0.9, self.now)
+        self.judge_pause(asker.endpoint)
         if asker.waiter.held is None:
             self.look_at_all()
             self.core.request(asker.waiter, self.now)
@@ -242,7 +277,9 @@ class World:
         asker = self.covers.pop(ticket)
         if self.dice.random() >= failing:
             self.ended(endpoint, ticket, 'connected')
-            self.core.grown(ticket, Connection(), self.now)
+            is_kept = self.core.grown(ticket, Connection(), self.now)
+            if is_kept and ticket in self.drained:
+                self.fail('a connection is served whose endpoint was drained while it was created')
         elif self.dice.random() < 0.2:
             self.ended(endpoint, ticket, 'cancelled')
             self.core.grow_cancelled(ticket, self.now)
@@ -257,10 +294,11 @@ class World:
     def fail_create(self, ticket: Entry, asker: Asker | None) -> None:
         endpoint = ticket.endpoint
         error = OSError('refused')
-        refusal = self.refuses and self.dice.random() < 0.5
+        refusal = self.refuses and self.dice.random() < self.refusal_rate
         expected = asker or self.uncovered(endpoint)
-        self.ended(endpoint, ticket, 'failed')
+        self.ended(endpoint, ticket, 'refused' if refusal else 'failed')
         self.core.grow_failed(ticket, error, error, refusal, self.now)
+        self.judge_pause(endpoint)
         self.look_at_all()
         if expected is None or self.refuses:
             return
@@ -286,13 +324,60 @@ class World:
                 self.closing.append(entry)
             else:
                 self.core.release(entry, self.now)
+                if entry in self.drained and entry.state_name != 'closing':
+                    self.fail('a connection whose endpoint was drained while it was in use is not closed')
 
     def dispose(self) -> None:
         entry = self.core.take_doomed()
         if entry is not None:
             self.closing.append(entry)
         if self.closing and self.dice.random() < 0.7:
-            self.core.disposed(self.closing.pop(self.dice.randrange(len(self.closing))), self.now)
+            entry = self.closing.pop(self.dice.randrange(len(self.closing)))
+            endpoint = entry.endpoint
+            self.drained.discard(entry)
+            self.core.disposed(entry, self.now)
+            self.note_close(endpoint)
+
+    def note_close(self, endpoint: int) -> None:
+        """A connection is closed. A server that was full may have room for another one."""
+        outage = self.outages.get(endpoint)
+        if outage is None or not outage.is_refusal or outage.attempt is not None:
+            return
+        outage.not_before = self.now
+        self.look_at_all()
+        outage = self.outages.get(endpoint)
+        if self.core.reserved or outage is None or outage.attempt is not None:
+            return
+        stats = self.core.endpoint_stats(endpoint)
+        has_room = stats['size'] < self.max_size and self.core.size < self.total
+        if has_room and stats['waiting'] and not stats['creating'] and not self.suspended and not self.closed:
+            self.fail(f'{endpoint} was full, a connection to it is closed, and nobody connects: {stats}')
+
+    def drain(self) -> None:
+        endpoint = self.dice.choice(self.endpoints)
+        self.core.drain(endpoint, self.now)
+        begun = [asker.waiter.served for asker in (*self.connecting, *self.holding)]
+        self.drained.update(entry for entry in (*begun, *self.tickets) if entry.endpoint == endpoint)
+        if self.core.endpoint_size(endpoint, False):
+            self.fail('a connection is idle after its endpoint was drained')
+
+    def resize(self) -> None:
+        if self.dice.random() < 0.3:
+            self.max_size = self.dice.randint(max(1, self.min_size), 4)
+            self.total = self.dice.randint(self.max_size, self.max_size * len(self.endpoints))
+            self.core.resize(self.now, max_size=self.max_size, total_max_size=self.total)
+            for endpoint in self.endpoints:
+                stats = self.core.endpoint_stats(endpoint)
+                if stats['idle'] and stats['size'] - stats['closing'] > self.max_size:
+                    self.fail(f'a connection is idle beyond the limit of {self.max_size}: {stats}')
+
+    def pause(self) -> None:
+        """Serve nobody for a while."""
+        if self.suspended:
+            self.core.resume(self.now)
+            self.suspended = False
+        elif self.dice.random() < 0.2:
+            self.suspended = self.core.suspend()
 
     def pin(self) -> None:
         endpoint = self.dice.choice(self.endpoints)
@@ -321,10 +406,12 @@ class World:
     def make_step(self) -> None:
         self.step += 1
         reserved = self.core.reserved
-        failing = 0.9 if self.step // 60 % 2 else 0.1
+        suspended = self.suspended
+        failing = 0.9 if self.step // self.phase % 2 else 0.1
         steps: tuple[Any, ...] = (
             *(self.ask, self.ask, self.ask, self.take_create, self.take_create, self.release, self.release),
             *(self.dispose, self.dispose, self.leave, self.pass_time, self.pass_time, self.pin, self.close),
+            *(self.drain, self.resize, self.pause),
             *(lambda: self.connect(failing), lambda: self.connect(failing)),
             *(lambda: self.end_create(failing), lambda: self.end_create(failing)),
         )
@@ -333,6 +420,8 @@ class World:
         else:
             self.dice.choice(steps)()
         self.look_at_all()
+        if suspended and self.suspended and self.core.reserved > reserved:
+            self.fail('a suspended pool is to connect')
         self.judge(reserved)
 
     # -- the rules ------------------------------------------------------------------------------------------------
@@ -353,6 +442,28 @@ class World:
             self.judge_priority()
         self.trace = (self.trace * 0x9E3779B1 + core.size * 64 + stats['waiting']) & MASK
 
+    def judge_down(self, endpoint: int) -> None:
+        """An acquire has failed at once, because no connect succeeds."""
+        if not self.fails_fast:
+            self.fail('an acquire fails at once without fail_fast')
+        if self.core.endpoint_size(endpoint, False) and not self.suspended:
+            self.fail('an acquire fails at once beside an idle connection')
+        if self.core.endpoint_size(endpoint, True):
+            self.fail('an acquire fails at once beside a connection in use, for which it could wait')
+
+    def judge_pause(self, endpoint: int) -> None:
+        """A connect has failed. If that was the attempt of an outage, the next one is not too far away."""
+        outage = self.outages.get(endpoint)
+        if self.closed or outage is None or outage.touched_at < self.now or outage.attempt is not None:
+            return
+        if self.core.endpoint_stats(endpoint)['creating'] or outage.not_before <= self.now:
+            # That may be the next attempt, or it may begin at once.
+            return
+        longest = MAX_DELAY_IF_FULL if outage.is_refusal else MAX_DELAY
+        pause = self.core.next_timer() - self.now
+        if pause > longest + EPSILON:
+            self.fail(f'in the outage of {endpoint}, the next attempt is due in {pause:g} s')
+
     def judge_priority(self) -> None:
         """Slots were reserved for minimums. Nobody waits for a slot who could have one."""
         core = self.core
@@ -369,6 +480,8 @@ class World:
         """Nothing goes wrong any more: all are served, pinned endpoints are filled, and others are forgotten."""
         self.has_workers = True
         self.core.ask_workers()
+        if self.suspended:
+            self.pause()
         for _ in range(ROUNDS):
             self.settle()
             if not self.askers and not self.connecting:
@@ -381,7 +494,7 @@ class World:
             self.settle()
         for endpoint, size in self.pins.items():
             has = self.core.endpoint_size(endpoint)
-            if has < size and self.core.size < self.total and not self.closed:
+            if has < min(size, self.max_size) and self.core.size < self.total and not self.closed:
                 self.fail(f'endpoint {endpoint} is pinned with {size} connections, and has {has}')
         for endpoint in self.endpoints:
             self.core.pin(endpoint, 0, self.now)

@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -224,23 +224,43 @@ def run(changes: list[WrongChange], seed: int, steps: int, jobs: int) -> int:
         if not limits:
             print('The unchanged sources do not pass: nothing that is found says anything.')
             return 2
-        missed = []
-        verdicts_of = executor.map(lambda change: judge(change, seed, steps, limits), changes)
-        for change, verdicts in zip(changes, verdicts_of, strict=True):
-            for name, verdict in verdicts.items():
-                print(row(change.name, name, verdict), flush=True)
-                if verdict.fault is None:
-                    missed.append((change, name))
+        verdicts = [executor.submit(judge, change, seed, steps, limits) for change in changes]
+        missed, impossible = print_verdicts(changes, verdicts)
     finally:
         executor.shutdown(cancel_futures=True)
     print(f'{len(changes)} changes, seed {seed}, {steps:,} steps: ', end='')
-    if not missed:
+    if impossible:
+        print('these cannot be made: ' + ', '.join(change.name for change in impossible))
+    if missed:
+        print('these were missed:')
+        for change, name in missed:
+            print(f'  {change.name} by {name}: {change.harm}')
+    elif not impossible:
         print('all of them were found.')
-        return 0
-    print('these were missed:')
-    for change, name in missed:
-        print(f'  {change.name} by {name}: {change.harm}')
-    return 1
+    return 2 if impossible else int(bool(missed))
+
+
+def print_verdicts(
+    changes: list[WrongChange], verdicts: 'list[Future[dict[str, Verdict]]]'
+) -> tuple[list[tuple[WrongChange, str]], list[WrongChange]]:
+    """Print the lines of the table, one after the other.
+
+    :return: the changes that were missed, with the simulators that missed them; and those that cannot be made. The
+        others are judged all the same, because that may take an hour
+    """
+    missed, impossible = [], []
+    for change, future in zip(changes, verdicts, strict=True):
+        try:
+            found = future.result()
+        except NotPossible as error:
+            print(error, flush=True)
+            impossible.append(change)
+            continue
+        for name, verdict in found.items():
+            print(row(change.name, name, verdict), flush=True)
+            if verdict.fault is None:
+                missed.append((change, name))
+    return missed, impossible
 
 
 def measure_unchanged(

@@ -22,8 +22,10 @@ from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from typing import Any, cast
 
-from gcpool.asyncio import BaseConnectionManager, ConnectionPool
+from gcpool._core import OUTAGE_BEGAN
+from gcpool.asyncio import BaseConnectionManager, ConnectionPool, NullConnectionPool
 from gcpool.exceptions import PoolTimeout
+from tests.simulation.taking import parameters_of_null_pool
 from tests.simulation.world import (
     MASK,
     TICK,
@@ -45,7 +47,8 @@ __all__ = ['simulate', 'simulate_world']
 ENDING_TRIES = 10
 
 # The tasks in whose making a signal handler may raise.
-SPAWNED = ('-dispose', '-dead', '-events', '-create')
+RELEASE = '-release'
+SPAWNED = ('-dispose', '-dead', '-events', '-create', RELEASE)
 
 
 class Handle:
@@ -88,6 +91,9 @@ class Task(asyncio.Task[Any]):
             rate = 0.0 if loop.world.gentle else loop.world.rate['signal']
             chance = loop.world.random()
             interrupted = chance < rate
+            if chance < rate or chance > 1.0 - rate:
+                # The coroutine of a release is dropped then: what is raised in its finalizer nobody gets to know.
+                loop.world.gentle += options['name'].endswith(RELEASE)
             if chance > 1.0 - rate:
                 raise loop.world.signal('before the task is made')
         super().__init__(coro, loop=loop, **options)
@@ -209,8 +215,12 @@ class Pool(ConnectionPool[int, Connection]):
     world: World
 
     async def _tell_failure(self, endpoint: Any, error: BaseException, news: int, refusal: bool) -> None:
-        self.world.note_failure(endpoint)
+        self.world.note_failure(endpoint, error, bool(news & OUTAGE_BEGAN))
         await super()._tell_failure(endpoint, error, news, refusal)
+
+
+class NullPool(Pool, NullConnectionPool[int, Connection]):
+    """One that keeps no connections."""
 
 
 def wake(future: 'asyncio.Future[Any]') -> None:
@@ -242,8 +252,14 @@ class Tasks(Loop):
         if 'reconnect_failed' in settings:
             settings['reconnect_failed'] = lambda pool, *args: self.world.reconnect_failed(*args)
         with seeded_pauses(self.world):
-            self.pool = Pool(Manager(self.world), _clock=self.world.time, **settings)
+            self.pool = self.make_pool(settings)
         self.pool.world = self.world
+
+    def make_pool(self, settings: dict[str, Any]) -> Pool:
+        options: Any = {'_clock': self.world.time, **settings}
+        if self.world.taking.keeps_nothing:
+            return NullPool(Manager(self.world), **parameters_of_null_pool(options))
+        return Pool(Manager(self.world), **options)
 
     # -- what the world asks for ----------------------------------------------------------------------------------
 
@@ -252,6 +268,19 @@ class Tasks(Loop):
 
     def release(self, conn: Connection, endpoint: int) -> Any:
         return self.pool.release(conn, endpoint).__await__()
+
+    def release_anywhere(self, conn: Connection) -> Any:
+        return self.pool.release(conn).__await__()
+
+    def release_nowait(self, conn: Connection, endpoint: int) -> None:
+        gentle = self.world.gentle
+        try:
+            self.pool.release_nowait(conn, endpoint)
+        finally:
+            self.world.gentle = gentle
+
+    def discard(self, conn: Connection) -> Any:
+        return self.pool.discard(conn).__await__()
 
     def nap(self, seconds: float) -> Any:
         if seconds <= 0.0:
@@ -296,11 +325,11 @@ class Tasks(Loop):
     def has_collector(self) -> bool:
         return self.pool._core.collects
 
-    def closers_are_busy(self) -> bool:
+    def workers_are_busy(self) -> bool:
         return False
 
-    def closer_is_late(self) -> bool:
-        return False
+    def late_workers(self) -> int:
+        return 0
 
     def left_behind(self) -> list[Any]:
         """The tasks of the pool's own that go on, and the timers of its collector that are in the loop."""
@@ -327,6 +356,12 @@ class Tasks(Loop):
 
     def drain_pool(self, endpoint: int, idle_only: bool) -> Any:
         return self.pool.drain(endpoint, idle_only=idle_only).__await__()
+
+    def idle_connections(self, endpoint: int) -> list[Connection]:
+        return [entry.conn for entries in self.pool._core.idle_entries(endpoint) for entry in entries]
+
+    def forget_endpoint(self, endpoint: int) -> Any:
+        return self.pool.forget(endpoint).__await__()
 
     def within(self, endpoint: int, timeout: float | None, block: Callable[[Connection], Any]) -> Any:
         return self.enter_and_leave(endpoint, timeout, block).__await__()

@@ -13,7 +13,11 @@ from tests.simulation.wrong_changes import WRONG_CHANGES, WrongChange
 
 # This one changes nothing, and nothing may be found.
 EQUIVALENT = WrongChange(
-    'equivalent', ('asyncio', 'threads'), 'IDLE_TIME = 1.0', 'IDLE_TIME = 1.0  # as before', 'none'
+    'equivalent',
+    ('asyncio', 'threads'),
+    'before it ends.\nIDLE_TIME = 10.0',
+    'before it ends.\nIDLE_TIME = 10.0  # as before',
+    'none',
 )
 
 SEED = 1
@@ -52,7 +56,7 @@ def test_there_are_enough_changes_for_each_simulator_and_no_name_twice() -> None
     assert max(names.values()) == 1
     assert len(names) >= 25
     for simulator in mutants.SIMULATORS:
-        assert sum(simulator in change.found_by for change in WRONG_CHANGES) >= 8
+        assert sum(simulator in change.found_by for change in WRONG_CHANGES) >= 10
 
 
 @pytest.mark.parametrize('old', ['no such text in any file', 'self.'], ids=['nowhere', 'more than once'])
@@ -62,7 +66,7 @@ def test_a_change_whose_text_does_not_stand_once_is_refused(old: str) -> None:
 
 
 def test_a_copy_that_cannot_be_imported_is_refused() -> None:
-    broken = WrongChange('broken', ('core',), EQUIVALENT.old, 'IDLE_TIME = 1 / 0', 'none')
+    broken = WrongChange('broken', ('core',), EQUIVALENT.old, '\nIDLE_TIME = 1 / 0', 'none')
     with pytest.raises(NotPossible, match='ZeroDivisionError'):
         mutants.prepare(broken)
 
@@ -127,6 +131,13 @@ def test_a_change_that_changes_nothing_is_reported_as_missed(capfd: pytest.Captu
     assert mutants.run([EQUIVALENT], SEED, STEPS, 2) == 1
     out = capfd.readouterr().out
     assert 'these were missed:\n  equivalent by asyncio: none\n  equivalent by threads: none\n' in out
+
+
+def test_a_change_that_cannot_be_made_keeps_no_other_from_being_judged(capfd: pytest.CaptureFixture[str]) -> None:
+    broken = WrongChange('broken', ('asyncio',), EQUIVALENT.old, 'IDLE_TIME = 1 / 0', 'none')
+    assert mutants.run([broken, EQUIVALENT], SEED, STEPS, 2) == 2
+    out = capfd.readouterr().out
+    assert 'these cannot be made: broken\nthese were missed:\n  equivalent by asyncio: none\n' in out
 
 
 def test_a_change_that_is_found_is_reported_with_the_step(capfd: pytest.CaptureFixture[str]) -> None:

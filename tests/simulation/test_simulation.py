@@ -16,6 +16,7 @@ import gcpool.asyncio
 import gcpool.threading
 from gcpool._core import PoolCore, Waiter
 from gcpool._workers.collector_threads import SyncCollector
+from gcpool._workers.per_process import PerProcess
 from tests.conftest import QUICK
 from tests.simulation import __main__ as command_line
 from tests.simulation import world as world_module
@@ -81,7 +82,7 @@ def test_leaves_the_process_as_it_was(part: str) -> None:
     module_of(part).simulate(1, 1)
     assert (sys.unraisablehook, asyncio.Task) == (hook, task)
     assert gcpool.threading.ConnectionPool._arm.__globals__['threading'] is threading
-    assert SyncCollector._getpid is os.getpid
+    assert SyncCollector._getpid is PerProcess._getpid is os.getpid
     assert 'debug' not in vars(logging.getLogger('gcpool'))
 
 

@@ -19,9 +19,11 @@ from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from gcpool._workers import before_fork, closers, collector_threads
+from gcpool._core import OUTAGE_BEGAN
+from gcpool._workers import before_fork, collector_threads, per_process, workers_threads
 from gcpool.exceptions import PoolTimeout
-from gcpool.threading import BaseConnectionManager, ConnectionPool
+from gcpool.threading import BaseConnectionManager, ConnectionPool, NullConnectionPool
+from tests.simulation.taking import parameters_of_null_pool
 from tests.simulation.world import (
     MASK,
     TICK,
@@ -64,7 +66,7 @@ class Fiber(greenlet):
     :ivar lock: what it waits for
     :ivar served: whether it has got it
     :ivar interrupted: whether a signal handler is to raise in it
-    :ivar closes: whether it is one of the pool's closers
+    :ivar works: whether it is one of the pool's workers
     """
 
     def __init__(self, target: Callable[[], object], parent: greenlet):
@@ -73,7 +75,7 @@ class Fiber(greenlet):
         self.lock: Lock | None = None
         self.served = False
         self.interrupted = False
-        self.closes = False
+        self.works = False
         # Whether it need not wait any more, and will only run after a while.
         self.late = False
         # Whether it waits, and is not among those that can run.
@@ -121,7 +123,7 @@ class Lock:
             fiber = self.waiting.pop(int(threads.draw() * len(self.waiting)))
             fiber.lock = None
             fiber.served = True
-            if fiber.closes and threads.lateness:
+            if fiber.works and threads.lateness:
                 fiber.late = True
                 threads.set_timer(fiber, threads.lateness)
             else:
@@ -157,7 +159,7 @@ class Thread:
             self.threads.world.threads_refused = True
             raise RuntimeError("can't start new thread")
         self.fiber = self.threads.start(self.run)
-        self.fiber.closes = self.name.endswith('-closer')
+        self.fiber.works = self.name.rpartition('-')[2].isdigit()
         self.beginning.acquire()
 
     def run(self) -> None:
@@ -215,6 +217,22 @@ class Manager(BaseConnectionManager[int, Connection]):
             run(self.world.dispose(conn, timeout))
 
 
+class Pool(ConnectionPool[int, Connection]):
+    """The pool. The world learns from it which failures it has taken note of."""
+
+    threads: 'Threads'
+
+    def _tell_failure(self, endpoint: Any, error: BaseException, news: int, refusal: bool) -> None:
+        # Otherwise others may have come in between, and begun the next attempt.
+        if self.threads.releases_at_once:
+            self.threads.world.note_failure(endpoint, error, bool(news & OUTAGE_BEGAN))
+        super()._tell_failure(endpoint, error, news, refusal)
+
+
+class NullPool(Pool, NullConnectionPool[int, Connection]):
+    """One that keeps no connections."""
+
+
 class Threads:
     """One world with threads: their scheduler, and what the world asks of its runtime.
 
@@ -249,13 +267,12 @@ class Threads:
         # How often a thread is switched away from where it need not wait, and how often a handler raises there.
         self.switchiness = self.world.dice.choice((0.0, 0.02, 0.1, 0.3))
         self.releases_at_once = not self.switchiness
-        # How long a thread of the pool's own waits for something to close, and how many of them there may be.
+        # How long a worker waits for a job.
         self.idle_time = self.world.dice.choice((0.0, 0.01, 1.0))
-        self.most_closers = self.world.dice.choice((1, 2, 64))
-        # Seconds after which a closer runs that was woken, as on a busy machine.
+        # Seconds after which a worker runs that was woken, as on a busy machine.
         self.lateness = self.world.dice.choice((0.0, 0.0, 0.01, 0.1))
-        # Those that are at work on a dispose.
-        self.busy_closers: set[Fiber] = set()
+        # The workers that are in the middle of a job.
+        self.at_work_now: set[Fiber] = set()
         # Contexts that several users share, by the arguments of connection().
         self.shared: dict[tuple[int, float | None], Any] = {}
         self.nervousness = self.world.rate['signal'] * 0.05
@@ -267,8 +284,15 @@ class Threads:
         if 'reconnect_failed' in settings:
             settings['reconnect_failed'] = self.reconnect_failed
         with seeded_pauses(self.world):
-            self.pool: ConnectionPool[int, Connection] = ConnectionPool(Manager(self), _clock=self.clock, **settings)
+            self.pool = self.make_pool(settings)
+        self.pool.threads = self
         self.world.gentle -= 1
+
+    def make_pool(self, settings: dict[str, Any]) -> Pool:
+        options: Any = {'_clock': self.clock, **settings}
+        if self.world.taking.keeps_nothing:
+            return NullPool(Manager(self), **parameters_of_null_pool(options))
+        return Pool(Manager(self), **options)
 
     # -- scheduling -------------------------------------------------------------------------------------------------
 
@@ -368,6 +392,16 @@ class Threads:
         elif chance > 1.0 - self.nervousness and not self.world.calm and not self.world.gentle:
             raise self.world.signal(SIGNAL)
 
+    def come_late(self) -> None:
+        """A worker is about to end, and on a busy machine that takes a while."""
+        fiber = self.current
+        if fiber is None or self.ending or not self.lateness or self.draw() < 0.5:
+            self.maybe_switch()
+        else:
+            fiber.late = fiber.waits = True
+            self.set_timer(fiber, self.lateness)
+            self.switch(False)
+
     def clock(self) -> float:
         self.maybe_switch()
         return self.now
@@ -419,18 +453,22 @@ class Threads:
         collector = self.pool._collector
         return collector is not None and self.pool._core.collects and collector._lives()
 
-    def closers_are_busy(self) -> bool:
-        return len(self.busy_closers) >= self.most_closers
+    def workers_are_busy(self) -> bool:
+        most = self.world.max_workers
+        process = self.pool._workers._per_process.get()
+        at_work = [thread for thread in process.threads() if thread.is_alive() and thread not in process.waiting]
+        return 0 < most <= len(at_work)
 
-    def closer_is_late(self) -> bool:
-        return any(fiber.late for fiber in self.fibers)
+    def late_workers(self) -> int:
+        return sum(fiber.late for fiber in self.fibers)
 
     def left_behind(self) -> list[Any]:
         return [thread for thread in self.known_threads() if thread.fiber in self.fibers and thread.is_alive()]
 
     def known_threads(self) -> list[Any]:
         """Those that the pool has. In a forked child it may still have those of the parent."""
-        threads = [thread for process in self.pool._closers._by_epoch.values() for thread in process.threads]
+        processes = self.pool._workers._per_process._by_pid.values()
+        threads = [thread for process in processes for thread in process.threads()]
         collector = self.pool._collector
         return threads if collector is None else [*threads, *(each.thread for each in collector._threads)]
 
@@ -448,6 +486,18 @@ class Threads:
         yield from ()
         return self.pool.release(conn, endpoint)
 
+    def release_anywhere(self, conn: Connection) -> Steps:
+        yield from ()
+        return self.pool.release(conn)
+
+    def release_nowait(self, conn: Connection, endpoint: int) -> None:
+        # Only asyncio has one that does not wait.
+        self.pool.release(conn, endpoint)
+
+    def discard(self, conn: Connection) -> Steps:
+        yield from ()
+        return self.pool.discard(conn)
+
     def close_pool(self, timeout: float | None) -> Steps:
         yield from ()
         return self.pool.close(timeout)
@@ -455,6 +505,14 @@ class Threads:
     def drain_pool(self, endpoint: int, idle_only: bool) -> Steps:
         yield from ()
         self.pool.drain(endpoint, idle_only=idle_only)
+
+    def idle_connections(self, endpoint: int) -> list[Connection]:
+        # Before they are closed, another thread may acquire one.
+        return []
+
+    def forget_endpoint(self, endpoint: int) -> Steps:
+        yield from ()
+        self.pool.forget(endpoint)
 
     def resize_pool(self, max_size: int, total_max_size: int) -> Steps:
         self.world.resizing += 1
@@ -491,25 +549,25 @@ class Threads:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """A dispose, a create, or a check by the pool is at work. Not more of the closers may be than there are to be.
+        """A dispose, a create, or a check by the pool is at work. Not more of the workers may be than there are to be.
 
         Where no thread can be started, one that ends closes as a caller does.
         """
         fiber = self.current
-        if fiber is None or not fiber.closes:
+        if fiber is None or not fiber.works:
             yield
             return
-        self.busy_closers.add(fiber)
-        if len(self.busy_closers) > self.most_closers and not self.world.threads_refused:
-            self.world.fail(f'{len(self.busy_closers)} closers are at work, of at most {self.most_closers}')
+        self.at_work_now.add(fiber)
+        if len(self.at_work_now) > (self.world.max_workers or 64) and not self.world.threads_refused:
+            self.world.fail(f'{len(self.at_work_now)} workers are at work, of at most {self.world.max_workers or 64}')
         try:
             yield
         finally:
-            self.busy_closers.discard(fiber)
+            self.at_work_now.discard(fiber)
 
     def reconnect_failed(self, pool: Any, endpoint: int, exc: BaseException) -> None:
-        with self.at_work():
-            run(self.world.reconnect_failed(endpoint, exc))
+        # By a worker whose job has ended.
+        run(self.world.reconnect_failed(endpoint, exc))
 
     def forgetful(self, user: User, endpoint: int, timeout: float | None) -> Steps:
         """Enter a context, and never leave it."""
@@ -541,7 +599,7 @@ class Threads:
         world.living = 1
         self.spawn(world.end)
         self.run_until(lambda: not world.living)
-        self.run_until(lambda: not self.ready and not self.closer_is_late())
+        self.run_until(lambda: not self.ready and not self.late_workers())
         alive = [fiber for fiber in self.fibers if not fiber.dead]
         if alive:
             world.fail(f'{len(alive)} threads are left')
@@ -594,7 +652,7 @@ class Threads:
         self.timers = [timer for timer in self.timers if timer[2] is kept]
         heapq.heapify(self.timers)
         self.hung.clear()
-        self.busy_closers.clear()
+        self.at_work_now.clear()
         self.shared.clear()
         self.process += 1
         world.go_on_in_child(self, survivor)
@@ -631,29 +689,33 @@ def simulated_threading(threads: Threads) -> Iterator[None]:
     ]
     for module in modules:
         module.threading = simulated  # type: ignore[attr-defined]
-    idle_time, closers.IDLE_TIME = closers.IDLE_TIME, threads.idle_time
-    most, closers.PARALLEL_DISPOSALS = closers.PARALLEL_DISPOSALS, threads.most_closers
-    must_stay_idle = closers.SyncClosers._must_stay_idle
+    idle_time, workers_threads.IDLE_TIME = workers_threads.IDLE_TIME, threads.idle_time
+    must_stay = workers_threads.SyncWorkers._must_stay
 
-    def must_stay_idle_and_switch(*args: Any) -> bool:
-        # Between its last look for what is doomed and its end a closer uses neither a lock nor the clock.
-        stays = must_stay_idle(*args)
-        threads.maybe_switch()
+    def must_stay_and_switch(*args: Any) -> bool:
+        # Between its last look for a job and its end a worker uses neither a lock nor the clock.
+        stays = must_stay(*args)
+        if stays:
+            threads.maybe_switch()
+        else:
+            threads.come_late()
         return stays
 
-    closers.SyncClosers._must_stay_idle = must_stay_idle_and_switch  # type: ignore[method-assign, assignment]
-    getpid = collector_threads.SyncCollector.__dict__['_getpid']
-    collector_threads.SyncCollector._getpid = staticmethod(lambda: threads.process)
+    workers_threads.SyncWorkers._must_stay = must_stay_and_switch  # type: ignore[method-assign, assignment]
+    of_process: tuple[Any, ...] = collector_threads.SyncCollector, per_process.PerProcess
+    getpids = [owner.__dict__['_getpid'] for owner in of_process]
+    for owner in of_process:
+        owner._getpid = staticmethod(lambda: threads.process)
     # A simulated thread that is never run again stays among the idle ones.
     idle, before_fork.idle_threads = before_fork.idle_threads, {}
     try:
         yield
     finally:
         threads.end()
-        closers.IDLE_TIME = idle_time
-        closers.PARALLEL_DISPOSALS = most
-        closers.SyncClosers._must_stay_idle = must_stay_idle  # type: ignore[method-assign]
-        collector_threads.SyncCollector._getpid = getpid
+        workers_threads.IDLE_TIME = idle_time
+        workers_threads.SyncWorkers._must_stay = must_stay  # type: ignore[method-assign]
+        for owner, getpid in zip(of_process, getpids, strict=True):
+            owner._getpid = getpid
         before_fork.idle_threads = idle
         for module in modules:
             module.threading = threading  # type: ignore[attr-defined]

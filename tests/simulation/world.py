@@ -26,9 +26,11 @@ from gcpool.exceptions import (
     EndpointDown,
     PoolSuspended,
     PoolTimeout,
+    TooManyRequests,
 )
 from tests.simulation.failure import SimulationError
 from tests.simulation.forking import CAN_BEGIN_ANEW, begin_anew
+from tests.simulation.taking import MEMORY_OF_OUTAGES, Taking
 
 # What can go wrong besides the pool. A run can be repeated without some of them.
 FAULTS = (
@@ -59,26 +61,24 @@ FAULTS = (
     'full',  # a server takes fewer connections for a while
     'pin',  # an endpoint is warmed up, or no longer
     'suspend',  # nobody is served for a while
+    'unpin',  # an endpoint is forgotten
 )
 
 # These are drawn apart, and only in worlds whose pool creates connections itself.
 GROWTH_FAULTS = ('full', 'pin')
 
+# This one is drawn with the ways of taking connections.
+TAKING_FAULTS = ('unpin',)
+
 # Of these many may come together in a busy world.
 MISCHIEF = (
     *('cancel', 'close', 'drain', 'half_open', 'hang', 'outage', 'resize', 'restart', 'stall', 'suspend'),
     *GROWTH_FAULTS,
+    *TAKING_FAULTS,
 )
 
 # What a manager for threads says when its time is over.
 SERVER_TIMEOUTS = ('the server hangs', 'the server is slow')
-
-# Simulated seconds after the beginning of an outage in which those connect who were to connect before. The first pause
-# is longer than that.
-MAY_HAVE_BEGUN = 0.005
-
-# Seconds for which the pool remembers an outage in which nothing is attempted.
-MEMORY_OF_OUTAGES = 10.0
 
 # Seconds without faults after which each pinned endpoint has its connections: longer than any pause of an outage.
 TIME_TO_FILL = 15.0
@@ -103,8 +103,12 @@ MASK = 0xFFFFFFFFFFFFFFFF
 LONG = 1000.0
 ENDLESS = float('inf')
 
+# Why a connection is never served again whose server was drained.
+DRAINED = 'drained'
+
 # An inherited connection is one of the process that this one was forked from.
-OPEN, CLOSING, CLOSED, INHERITED = range(4)
+# One that its user keeps is none of the pool's; for a moment it is not known whether it is one yet.
+OPEN, CLOSING, CLOSED, INHERITED, DETACHING, DETACHED = range(6)
 
 Steps = Generator[Any, Any, Any]
 
@@ -159,17 +163,22 @@ class Runtime(Protocol):
     def recover(self) -> None: ...
     def disturb_worker(self) -> None: ...
     def has_collector(self) -> bool: ...
-    def closers_are_busy(self) -> bool: ...
-    def closer_is_late(self) -> bool: ...
+    def workers_are_busy(self) -> bool: ...
+    def late_workers(self) -> int: ...
     def left_behind(self) -> list[Any]: ...
     def stall(self, seconds: float) -> None: ...
     def spawn(self, steps: Callable[[], Steps]) -> Any: ...
     def acquire(self, endpoint: int, timeout: float | None) -> Any: ...
     def release(self, conn: 'Connection', endpoint: int) -> Any: ...
+    def release_anywhere(self, conn: 'Connection') -> Any: ...
+    def release_nowait(self, conn: 'Connection', endpoint: int) -> None: ...
+    def discard(self, conn: 'Connection') -> Any: ...
     def close_pool(self, timeout: float | None) -> Any: ...
     def resize_pool(self, max_size: int, total_max_size: int) -> Any: ...
     def wait_until_filled(self, timeout: float | None) -> Any: ...
     def drain_pool(self, endpoint: int, idle_only: bool) -> Any: ...
+    def idle_connections(self, endpoint: int) -> list['Connection']: ...
+    def forget_endpoint(self, endpoint: int) -> Any: ...
     def within(self, endpoint: int, timeout: float | None, block: 'Callable[[Connection], Any]') -> Any: ...
     def forgetful(self, user: 'User', endpoint: int, timeout: float | None) -> Any: ...
 
@@ -178,9 +187,11 @@ class Connection:
     """A connection, and what the books say of it."""
 
     __slots__ = (
+        'born',
         'busy',
         'condemned',
         'dead',
+        'drained',
         'epoch',
         'fresh',
         'made_at',
@@ -197,8 +208,11 @@ class Connection:
         'verdict',
     )
 
-    def __init__(self, number: int, server: 'Server', trust: int, now: float):
+    def __init__(self, number: int, server: 'Server', trust: int, now: float, born: int):
         self.number = number
+        # The step at which its connect began, and whether its server was drained since.
+        self.born = born
+        self.drained = born < server.drained_before
         self.server = server
         self.epoch = server.epoch
         self.state = OPEN
@@ -228,6 +242,24 @@ class Connection:
     def works(self) -> bool:
         return not self.dead and self.epoch == self.server.epoch and self.state == OPEN
 
+    def is_open(self) -> bool:
+        return self.state == OPEN
+
+    def begin_detaching(self) -> bool:
+        return self.change(OPEN, DETACHING)
+
+    def undo_detaching(self) -> bool:
+        return self.change(DETACHING, OPEN)
+
+    def end_detaching(self) -> bool:
+        return self.change(DETACHING, DETACHED)
+
+    def change(self, old: int, new: int) -> bool:
+        changes = self.state == old
+        if changes:
+            self.state = new
+        return changes
+
     def __repr__(self) -> str:
         return f'<connection {self.number} to {self.server.number}>'
 
@@ -238,15 +270,17 @@ class Server:
     __slots__ = (
         'attempts',
         'cap',
+        'connected',
         'connecting',
         'down_until',
+        'drained_before',
         'epoch',
         'failed_at',
         'full_until',
         'hanging_until',
         'noted',
         'number',
-        'outage_since',
+        'promised',
         'sockets',
         'verdicts',
     )
@@ -263,12 +297,18 @@ class Server:
         self.full_until = 0.0
         # How many connects to it are under way.
         self.connecting = 0
-        # In an outage that the pool knows of, those connects that have begun since; and when the last one failed.
+        # How many connects to it have succeeded.
+        self.connected = 0
+        # In an outage that the pool knows of, those connects that have begun since; how many more may begin, because
+        # they were to begin before; and when the last one failed.
         self.attempts: set[object] | None = None
-        self.failed_at = self.outage_since = -ENDLESS
+        self.promised = 0
+        self.failed_at = -ENDLESS
         # How many of its connections were found dead, and how many of these findings the pool has taken note of.
         self.verdicts = 0
         self.noted = 0
+        # The step from which on connects were not those that the last drain was for.
+        self.drained_before = -1
 
     def fork(self) -> 'Server':
         """What it is to a forked child."""
@@ -351,22 +391,29 @@ class World:
         if self.checks:
             self.settings['keepalive_interval'] = lives.choice((0.0, 0.0, 0.1, 1.5))
         self.settings['_random'] = lives.random
+        self.max_workers: int = random.Random(f'workers {seed}').choice((0, 0, 1, 2, 3))
+        self.settings['max_workers'] = self.max_workers
         self.check_interval: float = self.settings['check_interval']
         self.has_spellings = dice.random() < 0.2
         self.rate: dict[str, float] = {}
         # A world of its own: those whose pool creates nothing itself are what they would be without this.
         apart = random.Random(f'growth {seed}')
         self.grows = apart.random() < 0.6
+        self.taking = Taking(self)
         for fault in FAULTS:
             chooses = apart.choice if fault in GROWTH_FAULTS else choice
+            if fault in TAKING_FAULTS:
+                chooses = self.taking.dice.choice
             rate = chooses((0.0, 0.02, 0.05, 0.2))
             self.rate[fault] = 0.0 if fault in without else rate
             if fault in GROWTH_FAULTS:
                 self.rate[fault] *= self.grows
         # The sizes that endpoints are warmed up to, as far as that is known: a signal handler may have raised.
         self.pins: dict[int, int | None] = {}
+        self.pinners: dict[int, set[object]] = {}
         if self.grows:
             self.draw_growth(apart)
+        self.taking.draw_settings()
         self.rate['fork'] *= CAN_BEGIN_ANEW
         if dice.random() < 0.25:
             self.rate['close'] = 0.0
@@ -401,6 +448,8 @@ class World:
         self.resizing = 0
         # Whether somebody has suspended the pool, or is about to.
         self.suspended = self.was_suspended = False
+        # Since when nobody who asks is served, until somebody is about to resume it.
+        self.suspended_at = ENDLESS
         # Whether a thread could not be started.
         self.threads_refused = False
         self.closed = False
@@ -447,11 +496,12 @@ class World:
         """What a server takes to answer."""
         wait = self.random()
         if server.hanging_until > self.runtime.now:
-            seconds = server.hanging_until - self.runtime.now
-            if timeout is not None and seconds > timeout:
-                yield self.nap(timeout)
-                raise TimeoutError('the server hangs')
-            yield self.runtime.hang(seconds)
+            limit = ENDLESS if timeout is None else self.runtime.now + timeout
+            # It may be woken before, and hang again.
+            while server.hanging_until > self.runtime.now:
+                if self.runtime.now >= limit:
+                    raise TimeoutError('the server hangs')
+                yield self.runtime.hang(min(server.hanging_until, limit) - self.runtime.now)
         elif wait < 0.4:
             yield self.nap(0.0)
         elif wait < 0.7:
@@ -464,6 +514,11 @@ class World:
                 yield self.nap(timeout)
                 raise TimeoutError('the server is slow')
             yield self.nap(seconds)
+
+    def connect_again(self, server: Server) -> None:
+        server.sockets += 1
+        if server is self.servers[server.number]:
+            self.sockets += 1
 
     def hang_up(self, server: Server) -> None:
         server.sockets -= 1
@@ -481,6 +536,7 @@ class World:
             self.fail(f'the servers see {self.sockets} connections of at most {self.total}')
         trust = server.verdicts
         epoch = server.epoch
+        born = self.runtime.step
         began = self.runtime.now
         attempt = object()
         self.judge_attempt(server, attempt)
@@ -509,12 +565,14 @@ class World:
                 self.end_attempt(server, attempt)
                 self.hang_up(server)
             server.failed_at = self.runtime.now
+            exc.connected = server.connected  # type: ignore[attr-defined]
             if isinstance(exc, Refused):
                 exc.args = (*exc.args, began)
             raise
         self.end_attempt(server, attempt)
         server.attempts = None
-        conn = Connection(self.inherited + len(self.connections) + 1, server, trust, self.runtime.now)
+        server.connected += 1
+        conn = Connection(self.inherited + len(self.connections) + 1, server, trust, self.runtime.now, born)
         self.connections.append(conn)
         self.open.append(conn)
         self.note(1, conn)
@@ -526,25 +584,32 @@ class World:
         if server.attempts is None or now >= server.failed_at + MEMORY_OF_OUTAGES:
             server.attempts = None
             return
-        # Who waits until a dead connection is closed may have its slot already.
-        if now < server.outage_since + MAY_HAVE_BEGUN or 'on_connection_dead' in self.hooks:
-            return
-        if server.attempts:
+        if not server.attempts:
+            server.attempts.add(attempt)
+        elif server.promised:
+            server.promised -= 1
+        else:
             self.fail(f'in an outage of server {server.number}, there are two attempts at a time to connect to it')
-        server.attempts.add(attempt)
 
     def end_attempt(self, server: Server, attempt: object) -> None:
         server.connecting -= 1
         if server.attempts is not None:
             server.attempts.discard(attempt)
 
-    def note_failure(self, endpoint: int) -> None:
+    def note_failure(self, endpoint: int, error: BaseException, outage_began: bool) -> None:
         """The pool has taken note of a connect that has failed."""
         server = self.servers[endpoint % 100]
         server.failed_at = self.runtime.now
-        if self.settings.get('reconnect_timeout') and server.attempts is None:
+        if not outage_began or not self.settings.get('reconnect_timeout'):
+            return
+        # Not if another connect has succeeded before the pool came to tell of this one.
+        if server.attempts is None and getattr(error, 'connected', -1) == server.connected:
+            core = self.runtime.pool._core
+            # Who was given a slot, and has not begun to connect. Which endpoints slots are reserved for the core only
+            # tells in all.
+            given = core.endpoint_stats(endpoint)['creating'] - server.connecting
+            server.promised = max(given - (core.reserved if len(self.servers) == 1 else 0), 0)
             server.attempts = set()
-            server.outage_since = server.failed_at
 
     @coroutine
     def reconnect_failed(self, endpoint: int, exc: BaseException) -> Steps:
@@ -558,6 +623,8 @@ class World:
     def dispose(self, conn: Connection, timeout: float | None = None) -> Steps:
         server = conn.server
         self.judge_own(conn)
+        # Its user was about to keep it, and close() was faster.
+        self.taking.undo_detaching(conn)
         if conn.state != OPEN:
             self.fail(f'{conn!r} is disposed of twice')
         limit = self.settings['dispose_timeout']
@@ -625,6 +692,8 @@ class World:
     @coroutine
     def check_aliveness(self, conn: Connection, timeout: float | None = None) -> Steps:
         self.begin('check_aliveness', conn)
+        if conn.condemned == DRAINED:
+            self.fail(f'{conn!r} is checked, which was drained')
         trust = conn.server.verdicts
         try:
             yield from self.latency(conn.server, timeout)
@@ -764,6 +833,7 @@ class World:
             self.judge_served(conn)
         conn.user = user
         conn.uses += 1
+        self.taking.taken += 1
         if conn.uses > self.max_uses > 0:
             self.fail(f'{conn!r} is used {conn.uses} times, and max_uses is {self.max_uses}')
 
@@ -771,6 +841,8 @@ class World:
         """A user is about to give a connection back."""
         self.note(5, conn)
         conn.user = None
+        if conn.drained:
+            conn.condemned = conn.condemned or DRAINED
         conn.fresh = False
         conn.untidy = 'on_release' in self.hooks
         conn.used_at = self.runtime.now
@@ -834,21 +906,29 @@ class World:
         self, user: User, endpoint: int, timeout: float | None, time: tuple[float, float, float | None], twice: bool
     ) -> Steps:
         inherited = self.inherited
-        if self.random() < 0.5:
+        if self.taking.rate and self.random() < self.taking.rate:
+            yield from self.taking.visit(user, endpoint, timeout, time)
+        elif self.random() < 0.5:
             conn = yield from self.runtime.acquire(endpoint, timeout)
-            self.judge_time(time)
+            self.judge_acquired(time)
             yield from self.use_and_release(user, conn, endpoint, twice)
         elif self.random() < self.rate['forget']:
             yield from self.runtime.forgetful(user, endpoint, timeout)
         else:
 
             def block(conn: Connection) -> Any:
-                self.judge_time(time)
+                self.judge_acquired(time)
                 return self.use_in_context(user, conn, endpoint, twice)
 
             yield from self.runtime.within(endpoint, timeout, block)
             if twice and not self.closed and inherited == self.inherited:
                 self.fail('the end of a context whose connection was given back raised nothing')
+
+    def judge_acquired(self, time: tuple[float, float, float | None]) -> None:
+        """An acquire has succeeded."""
+        if time[0] > self.suspended_at and self.runtime.releases_at_once:
+            self.fail('an acquire is served that began when the pool was suspended')
+        self.judge_time(time)
 
     def judge_time(self, time: tuple[float, float, float | None]) -> None:
         """An acquire has ended: was it in time?
@@ -917,6 +997,8 @@ class World:
                 break
             except EndpointDown as exc:
                 self.judge_down(exc)
+            except TooManyRequests as exc:
+                self.taking.judge_too_many(exc)
             except PoolSuspended:
                 # Who is told may learn of it only when the pool is resumed already.
                 if not self.was_suspended:
@@ -931,6 +1013,7 @@ class World:
                 if not user.cancels and not isinstance(exc, Interruption):
                     self.fail(f'{user!r}, {user.doing}, was cancelled by nobody')
                 user.cancels = 0
+                self.drop(exc)
             except GeneratorExit:
                 raise
             except BaseException as exc:  # noqa: BLE001 - see there
@@ -946,7 +1029,8 @@ class World:
         server = self.servers[exc.endpoint % 100]
         if not self.settings.get('fail_fast'):
             self.fail(f'{exc!r} without fail_fast')
-        if server.connecting or self.signals:
+        if server.connecting or self.signals or self.max_workers:
+            # With a bound, the next attempt may wait for a worker that hangs elsewhere.
             return
         if self.runtime.now > server.failed_at + MEMORY_OF_OUTAGES + 7.0 + self.stalled:
             self.fail(f'{exc!r}, and no connect to {server.number} has failed for long')
@@ -957,6 +1041,12 @@ class World:
             # A signal handler raised meanwhile: see Tasks.finalise().
             raise exc
         self.fail(f'{user!r}, {user.doing}: {exc!r}')
+
+    def drop(self, exc: BaseException) -> None:
+        """Free what only the traceback refers to: what a finalizer raises then nobody would get to know."""
+        self.gentle += 1
+        exc.__traceback__ = exc.__context__ = None
+        self.gentle -= 1
 
     def judge_interrupted(self, doing: str, exc: BaseException, user: User | None = None) -> None:
         """A call of the pool has raised what is no Exception. If a dispose did, the others are closed all the same.
@@ -1024,15 +1114,31 @@ class World:
         size = self.dice.choice((0, 1, self.runtime.pool._core.max_size))
         self.runtime.spawn(lambda: self.warm_up(server.number, size))
 
+    @contextmanager
+    def pinning(self, number: int, size: int) -> Iterator[None]:
+        """A call sets how many connections are kept. Which of two at the same time is the last nobody knows."""
+        calls = self.pinners.setdefault(number, set())
+        call = object()
+        overlaps = bool(calls)
+        calls.add(call)
+        self.pins[number] = None
+        try:
+            yield
+            if overlaps or call not in calls:
+                calls.clear()
+            elif len(calls) == 1:
+                self.pins[number] = size
+        finally:
+            calls.discard(call)
+
     def warm_up(self, number: int, size: int) -> Steps:
         pool = self.runtime.pool
         timeout = self.dice.choice((0.0, 0.5, 5.0, None))
-        self.pins[number] = None
         try:
             # Somebody may have changed the limits, or closed the pool.
             size = min(size, pool._core.max_size)
-            pool.warm_up(number, size)
-            self.pins[number] = size
+            with self.pinning(number, size):
+                pool.warm_up(number, size)
             if self.random() < 0.5:
                 yield from self.runtime.wait_until_filled(timeout)
         except self.runtime.timeouts:
@@ -1044,6 +1150,24 @@ class World:
         except Interruption:
             self.runtime.recover()
 
+    def make_unpin(self, server: Server) -> None:
+        if self.random() < 0.5:
+            self.runtime.spawn(lambda: self.forget_endpoint(server))
+
+    def forget_endpoint(self, server: Server) -> Steps:
+        self.resizing += 1
+        try:
+            with self.pinning(server.number, 0), self.draining(server, idle_only=False):
+                yield from self.runtime.forget_endpoint(server.number)
+        except self.runtime.interruptions:
+            self.runtime.recover()
+            self.begin_what_is_left()
+        except Refused:
+            # As in drain().
+            pass
+        finally:
+            self.resizing -= 1
+
     def make_restart(self, server: Server) -> None:
         server.epoch += 1
         server.hanging_until = 0.0
@@ -1053,8 +1177,6 @@ class World:
         seconds = self.dice.choice((0.001, 0.1, 3.0))
         self.stalled += seconds
         self.runtime.stall(seconds)
-        for each in self.servers:
-            each.outage_since = max(each.outage_since, self.runtime.now)
 
     def make_close(self, server: Server) -> None:
         if self.random() < 0.4 and not self.closers:
@@ -1087,6 +1209,8 @@ class World:
         self.connections.clear()
         self.open.clear()
         self.sockets = self.closing = 0
+        self.taking.begin_anew()
+        self.pinners.clear()
         for server in list(self.servers):
             self.servers[server.number] = server.fork()
         core = runtime.pool._core
@@ -1095,8 +1219,9 @@ class World:
             # Who was to resume it has stayed behind.
             core.resume(runtime.now)
             self.suspended = False
+            self.suspended_at = ENDLESS
         left = {**core.stats(), 'doomed': core.doomed, 'due': core.next_due()}
-        if any(count for name, count in left.items() if not name.endswith(('min_idle', 'max_size'))):
+        if any(count for name, count in left.items() if not name.endswith(('min_idle', 'max_size', 'max_workers'))):
             self.fail(f'the pool of a forked child is not empty: {left}')
         for index, user in enumerate(self.users):
             if user is not survivor and user.doing != 'gone':
@@ -1124,10 +1249,24 @@ class World:
             idle_only = self.random() < 0.3
             self.runtime.spawn(lambda: self.drain(server, idle_only))
 
+    @contextmanager
+    def draining(self, server: Server, idle_only: bool) -> Iterator[None]:
+        """A call drains a server. What exists now is not served again, but to those who have got it already."""
+        since = self.runtime.step
+        idle = self.runtime.idle_connections(server.number)
+        yield
+        for conn in idle:
+            conn.condemned = conn.condemned or DRAINED
+        if not idle_only and server is self.servers[server.number]:
+            server.drained_before = since
+            for conn in self.open:
+                conn.drained = conn.drained or (conn.server is server and conn.born < since)
+
     def drain(self, server: Server, idle_only: bool) -> Steps:
         self.resizing += 1
         try:
-            yield from self.runtime.drain_pool(server.number, idle_only)
+            with self.draining(server, idle_only):
+                yield from self.runtime.drain_pool(server.number, idle_only)
         except self.runtime.interruptions:
             self.runtime.recover()
             self.begin_what_is_left()
@@ -1151,13 +1290,16 @@ class World:
         except self.runtime.interruptions:
             # Where it is told: the pool is suspended.
             self.runtime.recover()
+        self.suspended_at = self.runtime.now
         while pool._core.is_suspended:
             try:
                 yield self.nap(seconds)
+                self.suspended_at = ENDLESS
                 pool.resume()
             except self.runtime.interruptions:
                 self.runtime.recover()
                 self.begin_what_is_left()
+        self.suspended_at = ENDLESS
         self.suspended = False
 
     def begin_what_is_left(self) -> None:
@@ -1219,7 +1361,7 @@ class World:
             # Another thread may be about to close them.
             return
         for conn in self.connections[:made]:
-            if conn.state != CLOSED:
+            if conn.state in {OPEN, CLOSING}:
                 self.fail(f'close() has returned, and {conn!r} is open')
         if timeout is None and self.sockets and not self.forcing:
             self.fail(f'close() has returned, and {self.sockets} connections are open')
@@ -1253,14 +1395,18 @@ class World:
         # handler raises.
         if not core.doomed:
             self.may_be_left = False
-        elif not self.may_be_left and not self.runtime.closer_is_late():
-            if self.runtime.asynchronous or not (self.closing or self.runtime.closers_are_busy()):
+        elif not self.may_be_left and not self.runtime.late_workers():
+            busy = self.workers_are_busy()
+            if core.doomed > core.left_to_workers if self.runtime.asynchronous else not (self.closing or busy):
                 self.fail('a connection is to be closed, and nobody is about to')
-            if core.left_to_workers and not self.threads_refused and not self.runtime.closers_are_busy():
+            if core.left_to_workers and not self.threads_refused and not busy:
                 self.fail('a connection is left to a worker, and there is none')
+        if 0 < self.max_workers < core.jobs_at_work:
+            self.fail(f'{core.jobs_at_work} jobs are at work, of at most {self.max_workers}')
         if self.closing and self.runtime.asynchronous and not self.signals:
             stats = core.stats()
-            begun = stats['idle'] + stats['acquired'] + stats['checking']
+            # What waits for a worker is not begun: no more may be at work at a time.
+            begun = stats['idle'] + stats['acquired'] + stats['checking'] + core.doomed
             if begun != len(self.open):
                 self.fail(f'{len(self.open)} connections are open, and only {begun} of them are not to be closed')
         if self.grows:
@@ -1268,33 +1414,41 @@ class World:
         if self.calm and self.runtime.now > self.calm_at + BOUND:
             self.fail(f'not served within {BOUND} s: {self.describe_users()}')
 
+    def workers_are_busy(self) -> bool:
+        """Whether what is left to workers waits for a job that is at work, or for a worker that calls a hook."""
+        core = self.runtime.pool._core
+        return (core.jobs_at_work > 0 and not core.jobs_to_begin) or self.runtime.workers_are_busy()
+
     def judge_growth(self) -> None:
         """Everything waits. Each slot has a connection, or somebody who connects; what the pool is to do is begun."""
         core = self.runtime.pool._core
         connecting = sum(server.connecting for server in self.servers)
         known = len(self.open) + self.closing + connecting + core.reserved
         # Who waits until the connection that he found dead is closed may have a slot already, and who closes himself,
-        # because no thread can be started.
-        closes = 'on_connection_dead' in self.hooks or self.threads_refused
-        holds = (self.closing or core.doomed) and closes
-        if core.size < known or (core.size > known and not holds and not self.runtime.closer_is_late()):
+        # because no thread can be started; and a worker that runs late may have taken one.
+        holding = self.runtime.late_workers()
+        if 'on_connection_dead' in self.hooks or self.threads_refused:
+            holding += self.closing + core.doomed
+        if not known <= core.size <= known + holding:
             self.fail(
                 f'{core.size} slots are taken: {len(self.open)} connections are open, {self.closing} are being closed, '
                 f'{connecting} created, {core.reserved} are to be'
             )
         if not core.reserved:
             self.creates_may_be_left = False
-        elif not (self.creates_may_be_left or self.threads_refused or self.runtime.closers_are_busy()):
+        elif not (self.creates_may_be_left or self.threads_refused or self.workers_are_busy()):
             self.judge_comer()
 
     def judge_comer(self) -> None:
-        if not self.runtime.closer_is_late():
+        if not self.runtime.late_workers():
             self.fail('a connection is to be created, and nobody is about to')
 
     def judge_filled(self) -> None:
         """Nothing has gone wrong for long: each pinned endpoint has its connections, if the total limit has room."""
         core = self.runtime.pool._core
-        if core.size >= core.total_max_size or self.threads_refused or not self.connections:
+        # A create may hang for longer, until its time limit.
+        hangs = any(server.connecting for server in self.servers)
+        if core.size >= core.total_max_size or self.threads_refused or not self.connections or hangs:
             return
         for number, size in self.pins.items():
             has = core.endpoint_size(number)
@@ -1357,7 +1511,7 @@ class World:
         """Without a collector, the releases close what is due: each one connection at least."""
         idle_timeout, max_lifetime = self.settings['idle_timeout'], self.settings['max_lifetime']
         yield self.nap(max(idle_timeout, 2.0) + self.random() * 40.0)
-        now = self.runtime.now
+        now = self.calm_at = self.runtime.now
         for _ in range(len(self.open) + 1):
             server = self.dice.choice(self.servers)
             conn = yield from self.runtime.acquire(server.number, ENDLESS)
@@ -1377,13 +1531,12 @@ class World:
         """Nothing runs any more."""
         pool = self.runtime.pool
         for conn in self.connections:
-            if conn.state != CLOSED:
+            if conn.state not in {CLOSED, DETACHED}:
                 self.fail(f'{conn!r} was not disposed of')
         stats = pool.get_stats()
         if stats['size'] or stats['acquired'] or stats['waiting'] or stats['endpoints']:
             self.fail(f'a closed pool is not empty: {stats}')
-        if stats['created'] != len(self.connections) or stats['disposed'] != len(self.connections):
-            self.fail(f'{len(self.connections)} connections were made: {stats}')
+        self.taking.judge_counts(stats)
         self.judge()
 
     def unraisable(self, report: Any) -> None:

@@ -91,8 +91,8 @@ WRONG_CHANGES = (
     WrongChange(
         'release-overlooks-who-wants-a-slot',
         CORE,
-        'or gcp_load_int(&core.wanting_count)\n',
-        '\n',
+        '| gcp_load_int(&core.wanting_count) | ep.is_watched',
+        '| ep.is_watched',
         'while one close hangs, a connection becomes idle although a waiter of another endpoint needs its slot',
     ),
     WrongChange(
@@ -275,7 +275,7 @@ WRONG_CHANGES = (
     WrongChange(
         'expired-connection-served',
         CORE,
-        'or lifetime_is_over(<Entry>p, now)\n',
+        'or gcp_unlikely(lifetime_is_over(<Entry>p, now))\n',
         '\n',
         'a connection is served after its max_lifetime, when the firewall has forgotten it',
     ),
@@ -366,8 +366,8 @@ WRONG_CHANGES = (
     WrongChange(
         'collector-is-not-woken',
         ALL,
-        'wake = schedule_locked',
-        'schedule_locked',
+        'settled.wake = schedule_locked(',
+        'schedule_locked(',
         'the background collector sleeps on when the first connection becomes idle, and closes nothing',
     ),
     WrongChange(
@@ -395,8 +395,8 @@ WRONG_CHANGES = (
     WrongChange(
         'released-to-another-endpoint',
         THREADS,
-        '((<EndpointPool>ep).endpoint is endpoint or endpoint is UNSET_ENDPOINT)\n        and (<Entry>p).state',
-        '(<Entry>p).state',
+        '(gcp_likely((<EndpointPool>ep).endpoint is endpoint) or endpoint is UNSET_ENDPOINT)\n        and gcp_likely(',
+        'gcp_likely(',
         'a release that names the wrong endpoint is accepted, and the mistake goes unnoticed',
     ),
     WrongChange(
@@ -437,8 +437,8 @@ WRONG_CHANGES = (
     WrongChange(
         'idle-in-a-closed-pool',
         ALL,
-        'or gcp_load_int(&core.restrictions)\n        or gcp_load_int',
-        'or gcp_load_int',
+        '(gcp_load_int(&core.restrictions) | gcp_load_int',
+        '(gcp_load_int',
         'a connection that comes back to a closed pool becomes idle: close() waits for it for ever',
     ),
     WrongChange(
@@ -516,7 +516,7 @@ WRONG_CHANGES = (
     WrongChange(
         'checks-that-have-ended-count-as-running',
         CORE,
-        'gcp_store_int(&core.checks.running, core.checks.running - 1)',
+        'if by_worker:\n        end_job(core, e)',
         'pass',
         'after 16 checks in the background there are no more, and connections that wait for one are lost to the pool',
     ),
@@ -533,6 +533,27 @@ WRONG_CHANGES = (
         'drop_pending_checks(core, doomed, now)\n    try:',
         'try:',
         'close() waits for connections that nobody checks or closes any more',
+    ),
+    WrongChange(
+        'a-check-counts-as-a-use',
+        CORE,
+        'return_idle(core, ep, e)\n',
+        'e.used_at = now\n            return_idle(core, ep, e)\n',
+        'with a keepalive_interval, connections that nobody uses are never closed',
+    ),
+    WrongChange(
+        'drained-beside-those-that-wait-for-a-check',
+        CORE,
+        'doom_pending_checks(core, ep, now, BECAUSE_DRAINED)',
+        'pass',
+        'a connection of before a failover that waits for its check is checked first, and closed after that',
+    ),
+    WrongChange(
+        'suspended-beside-those-that-wait-for-a-check',
+        CORE,
+        'if not closed:\n        give_up_checks(core, read_clock(core))',
+        'if False:\n        give_up_checks(core, read_clock(core))',
+        'connections that wait for a check are neither checked nor idle for as long as the pool is suspended',
     ),
     # -- finding connections and endpoints again ----------------------------------------------------------------------
     WrongChange(
@@ -606,12 +627,72 @@ WRONG_CHANGES = (
         'found = ep.waiting > 0 or ep.size <= max(g.pinned, core.min_size)',
         'in an outage there are as many attempts at a time as slots were reserved when it began',
     ),
+    WrongChange(
+        'create-of-one-who-left-is-lost',
+        GROWTH,
+        '(<Waiter>p).create = NULL\n        cover_waiter(ep, create)',
+        '(<Waiter>p).create = NULL',
+        'the error of a connect that was begun for an acquire which has left reaches another one than the next in line',
+    ),
+    WrongChange(
+        'minimums-before-waiters',
+        GROWTH,
+        'serve_slots(core, doomed, served)\n    fill_minimums(core)',
+        'if core.short.head != NULL and not core.restrictions and pool_has_room(core):\n'
+        '        if may_fill(core, <EndpointPool>(<Growth>core.short.head).pool):\n'
+        '            reserve_create(core, <EndpointPool>(<Growth>core.short.head).pool)\n'
+        '    serve_slots(core, doomed, served)\n    fill_minimums(core)',
+        'connections that nobody needs yet take the slots of those who wait',
+    ),
+    WrongChange(
+        'fails-fast-beside-an-idle-one',
+        GROWTH,
+        'if next_idle(core, ep) != NULL:\n        return LEND_IDLE\n    if may_connect',
+        'if core.fails_fast and is_held_off(ep) and out_count(ep) == 0:\n        return FAIL\n'
+        '    if next_idle(core, ep) != NULL:\n        return LEND_IDLE\n    if may_connect',
+        'with fail_fast, an acquire fails in an outage although a connection is idle',
+    ),
+    WrongChange(
+        'pauses-of-a-full-server-have-no-bound',
+        GROWTH,
+        'MAX_DELAY_IF_FULL if is_refusal else MAX_DELAY)\n',
+        '100 if is_refusal else MAX_DELAY)\n',
+        'after a server was full for a while, acquires wait for minutes beside its free places',
+    ),
+    WrongChange(
+        'full-until-the-pause-is-over',
+        GROWTH,
+        'ep.growth.state == PAUSING and ep.growth.is_refusal:\n        allow_retry(core, ep.growth, now)',
+        'ep.growth.state == PAUSING and ep.growth.is_refusal:\n        pass',
+        'one of the connections of a full server is closed, and who waits does not get its place',
+    ),
+    WrongChange(
+        'reserved-before-a-resize',
+        GROWTH,
+        'if exceeds_max_size(core, ep) or exceeds_total_max_size(core):\n        return False\n    if ep.waiting',
+        'if ep.waiting',
+        'after a resize to less, the pool connects beyond the new limit',
+    ),
+    WrongChange(
+        'connects-under-way-are-not-drained',
+        GROWTH,
+        'return out_count(ep) + ep.checking + ep.counts[CREATING] - (',
+        'return out_count(ep) + ep.checking + 0 * (',
+        'a connection to the server of before a failover that was just being created is served after the drain',
+    ),
+    WrongChange(
+        'minimums-in-a-suspended-pool',
+        GROWTH,
+        'if core.fills_paused or core.restrictions:',
+        'if core.fills_paused:',
+        'a suspended pool connects to a server that is being restarted',
+    ),
     # -- the compiled facades -----------------------------------------------------------------------------------------
     WrongChange(
         'failed-close-keeps-its-slot',
         THREADS,
         '    finally:\n        pool._core.disposed(e, read',
-        '        pool._core.disposed(e, read',
+        '    else:\n        pool._core.disposed(e, read',
         'a dispose that raises takes a slot for good',
     ),
     WrongChange(
@@ -745,8 +826,8 @@ WRONG_CHANGES = (
     WrongChange(
         'collector-outlives-the-pool',
         ASYNCIO,
-        'self._collector.stop()\n        await self._dispose_doomed(deadline)',
-        'pass\n        await self._dispose_doomed(deadline)',
+        'self._collector.stop()\n            await self._dispose_doomed(deadline)',
+        'pass\n            await self._dispose_doomed(deadline)',
         'the timer of a closed pool is left behind',
     ),
     WrongChange(
@@ -816,8 +897,8 @@ WRONG_CHANGES = (
     WrongChange(
         'relief-of-a-second-long-past',
         CORE,
-        'advance_relief(core, now)\n    gcp_lock(&ep.lock)\n    gcp_assert(e.',
-        'gcp_lock(&ep.lock)\n    gcp_assert(e.',
+        'advance_relief(core, now)\n    end_job(core, e)\n    gcp_lock(&ep.lock)\n    gcp_assert(e.',
+        'end_job(core, e)\n    gcp_lock(&ep.lock)\n    gcp_assert(e.',
         'a connection that is doomed when a close ends counts as relief for too short, and one too many is closed',
     ),
     WrongChange(
@@ -856,23 +937,23 @@ WRONG_CHANGES = (
         'on_connection_dead is called while dispose is still at work on the connection',
     ),
     WrongChange(
-        'a-closer-ends-though-it-was-called',
+        'a-worker-ends-though-it-was-called',
         THREADS,
-        'pool._begin_work()\n',
+        'pool._begin_jobs()\n',
         'pass\n',
         'a thread that was called in the moment in which it has waited long enough ends, and nobody closes',
     ),
     WrongChange(
-        'one-closer-only',
+        'one-worker-only',
         THREADS,
-        'return self._is_full(process) or self._start(process)',
-        'return bool(process.threads) or self._start(process)',
+        'process.is_full(pool._core.max_workers) or self._start(pool, process)\n\n',
+        'bool(process.by_number) or self._start(pool, process)\n\n',
         'one dispose that hangs keeps all others from being closed',
     ),
     WrongChange(
-        'no-second-closer-for-the-second',
+        'no-second-worker-for-the-second-job',
         THREADS,
-        'if jobs_for_workers(core) + gcp_load_int(&core.reserved) > 1:',
+        'if pool._core.jobs_to_begin > len(process.looking):',
         'if False:',
         'of two connections that are doomed at once one is closed after the other, if the first does not hang',
     ),
@@ -884,32 +965,60 @@ WRONG_CHANGES = (
         'where no thread can be started, an acquire at total_max_size waits for ever',
     ),
     WrongChange(
-        'interrupted-before-it-calls-a-closer',
+        'interrupted-before-it-calls-a-worker',
         THREADS,
         'begin_disposals(self, INFINITY if timeout is None else self._core.now())',
         'pass',
         'what a cancelled acquire gives back, and is to be closed for others, keeps its slot until somebody comes by',
     ),
     WrongChange(
-        'closers-outlive-the-pool',
+        'workers-outlive-the-pool',
         THREADS,
-        'in (self._collector, self._closers):',
+        'in (self._collector, self._workers):',
         'in (self._collector,):',
         'threads of the pool are left when close() returns',
     ),
     WrongChange(
-        'closers-too-many',
-        THREADS,
-        'if thread in list(process.threads)[:PARALLEL_DISPOSALS]:',
-        'if thread in process.threads:',
-        'acquires that doom connections at the same time start more threads than there may be',
+        'jobs-beyond-max-workers',
+        ALL,
+        'room = min(room, workers - gcp_load_int(&core.jobs.all_at_work))',
+        'pass',
+        'closes and checks together are more than max_workers at a time',
     ),
     WrongChange(
         'collector-not-waited-for',
         THREADS,
-        'in (self._collector, self._closers):',
-        'in (self._closers,):',
+        'in (self._collector, self._workers):',
+        'in (self._workers,):',
         "the collector's thread is at work when close() returns, and a program that forks then forks beside it",
+    ),
+    WrongChange(
+        'a-full-house-is-called-in-vain',
+        THREADS,
+        'left = process.is_full(core.max_workers) and core.jobs_to_begin > 0',
+        'left = False',
+        'a job that comes in the moment in which the last worker begins to wait is begun by nobody',
+    ),
+    WrongChange(
+        'closes-take-all-workers',
+        CORE,
+        'return min(PARALLEL_DISPOSALS_, max(most - 1, 1))',
+        'return min(PARALLEL_DISPOSALS_, most)',
+        'closes that hang leave no worker to the creates that others wait for',
+    ),
+    WrongChange(
+        'a-create-keeps-its-worker',
+        FACADES,
+        'settled.wake = False\n    end_job(core, ticket)\n',
+        'settled.wake = False\n',
+        'after max_workers creates in the background there are no more jobs',
+    ),
+    WrongChange(
+        'nobody-begins-what-waited-for-a-task',
+        ASYNCIO,
+        'self._begin_jobs()\n        finally:\n            self._timer',
+        'pass\n        finally:\n            self._timer',
+        'with max_workers, a connection that waits to be closed, created or checked is forgotten',
     ),
     WrongChange(
         'two-collectors',
@@ -928,31 +1037,67 @@ WRONG_CHANGES = (
     # -- what its user takes out of the pool --------------------------------------------------------------------------
     WrongChange(
         'detached-slot-kept',
-        CORE,
+        ALL,
         'free_slot(core, ep, e)\n        core.counters.detached',
         'core.counters.detached',
         'each detached connection takes a slot for good',
     ),
     WrongChange(
         'end-of-lease-after-a-discard',
-        CORE,
+        ALL,
         'if lease_no != ANY_LEASE and gcp_load_char(&e.given_up) and',
         'if False and',
         'a block that has discarded its connection ends with an error',
     ),
     WrongChange(
         'suspect-taken-as-ready',
-        CORE,
+        ALL,
         'not (interval > 0 and must_be_checked(ep, e, now, interval))',
         'True',
         'try_acquire() serves a connection that is to be checked: after an outage it is dead',
     ),
     WrongChange(
         'null-pool-that-keeps',
-        CORE,
+        ALL,
         'if not core.keeps_idle:',
         'if False:',
         'a NullConnectionPool keeps connections open that nobody uses, in front of a pool that wants them back',
+    ),
+    WrongChange(
+        'one-use-too-many',
+        ALL,
+        'gcp_store_uint(&e.lease_no, 0 - max_uses)',
+        'gcp_store_uint(&e.lease_no, 0 - max_uses - (max_uses > 0))',
+        'a connection is used once more than max_uses allows',
+    ),
+    WrongChange(
+        'discard-does-not-wait',
+        ASYNCIO,
+        "tasks: 'list[asyncio.Task[None]]') -> None:\n        if tasks:",
+        "tasks: 'list[asyncio.Task[None]]') -> None:\n        if False:",
+        'the connection that was discarded is still open when discard() has returned',
+    ),
+    WrongChange(
+        'forgotten-endpoint-stays-warm',
+        FACADES,
+        'self._and_close(core.pin, endpoint, 0, core.now())\n',
+        'pass\n',
+        'the connections of an endpoint that is forgotten are made anew, for ever',
+    ),
+    WrongChange(
+        'turned-away-and-nobody-tries-again',
+        THREADS,
+        'or relief_ended or pause_ended)',
+        'or relief_ended)',
+        'an acquire that is turned away when the pause of an outage is over leaves those who wait to wait for ever',
+    ),
+    WrongChange(
+        'late-connection-of-a-closed-pool',
+        ASYNCIO,
+        '# The pool may have been closed meanwhile: then the connection is doomed.\n                    '
+        'self._begin_disposals()',
+        'pass',
+        'a connection that the pool had begun to create when it was closed stays open',
     ),
     # -- what managers are asked --------------------------------------------------------------------------------------
     WrongChange(
@@ -979,7 +1124,7 @@ WRONG_CHANGES = (
     # -- drains and pauses --------------------------------------------------------------------------------------------
     WrongChange(
         'drained-connection-is-kept',
-        CORE,
+        ALL,
         'if is_drained(core, ep, e):\n        return',
         'if False:\n        return',
         'after a failover, connections to the old server that were in use become idle and are served again',
@@ -987,8 +1132,8 @@ WRONG_CHANGES = (
     WrongChange(
         'drained-connection-takes-the-short-way',
         CORE,
-        'size if release_watch_of(core, ep) == NULL else ANY_SIZE',
-        'size',
+        'gcp_load_int(&core.wanting_count) | ep.is_watched)',
+        'gcp_load_int(&core.wanting_count))',
         'a release makes a drained connection idle without having looked whether it is drained',
     ),
     WrongChange(
@@ -1000,7 +1145,7 @@ WRONG_CHANGES = (
     ),
     WrongChange(
         'handed-over-in-a-suspended-pool',
-        CORE,
+        ALL,
         'elif is_suspended(core):\n        pass\n',
         'elif False:\n        pass\n',
         'a suspended pool serves whoever waits at the endpoint of a connection that is returned',
@@ -1009,7 +1154,7 @@ WRONG_CHANGES = (
         'idle-connections-forgotten-at-resume',
         ALL,
         'serve_idle(core, ep, now, &served)\n',
-        'pass\n',
+        'False\n',
         'who waited in a suspended pool waits on beside the connections that became idle meanwhile',
     ),
     # -- forked children ----------------------------------------------------------------------------------------------

@@ -73,6 +73,11 @@ def no_answer() -> None:
     raise TimeoutError('no answer')
 
 
+def result_of(answer: Any) -> Any:
+    """What a method returns, whether it is a coroutine function on asyncio or not."""
+    return answer
+
+
 def until(predicate: Callable[[], bool]) -> None:
     """Let other threads run until a condition holds. This polls, because the pool has no event for most conditions."""
     pause = threading.Event()

@@ -55,7 +55,7 @@ def test_where_no_thread_can_be_started_the_acquire_checks(monkeypatch: pytest.M
     manager = Deaf('a1')
     with Case(manager, check_timeout=SHORT, min_idle=2) as case:
         case.release(*case.acquire('a', 2))
-        monkeypatch.setattr(case.pool._closers, 'call', lambda: False)
+        monkeypatch.setattr(case.pool._workers, 'call', lambda: False)
         conn = case.pool.acquire('a')
         assert conn.name in {'a2', 'a3'}
         assert case.stats['checking'] == 0

@@ -510,7 +510,7 @@ def test_a_dispose_in_the_collector_that_closes_the_pool_does_not_wait_for_its_o
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     # No other thread can be started: the collector closes by itself.
-    monkeypatch.setattr('gcpool._workers.closers.SyncClosers._is_finalizing', lambda _: True)
+    monkeypatch.setattr('gcpool._workers.workers_threads.SyncWorkers._is_finalizing', lambda _: True)
     with Case(background_collector=True, min_idle=0, idle_timeout=SHORT) as case:
         thread = thread_of(case)
         closed_by = []

@@ -1,6 +1,7 @@
 """The life of a pool for threads: its end in signal handlers, and workers that raise."""
 
 import signal
+import sys
 import threading
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from gcpool.exceptions import ConnectionPoolClosedError, PoolInUse
 from gcpool.threading import ConnectionPool
 from tests.pool_threads.support import Case, Gate, HookedManager, Manager
-from tests.support import PATIENCE, Connection
+from tests.support import PATIENCE, Connection, Interruption
 from tests.threads.runtime import spawn, until
 
 
@@ -118,9 +119,35 @@ def test_a_context_counts_as_entered_until_it_is_left() -> None:
             case.pool.wait_idle()
 
 
-def test_a_call_is_not_refused_where_green_threads_share_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('gcpool._own_use.GREEN_THREADS', ('gevent',))
-    monkeypatch.setitem(__import__('sys').modules, 'gevent', object())
+class Patcher:
+    """Of a package that may have patched threads."""
+
+    def __init__(self, patched: bool) -> None:
+        self.patched = patched
+
+    def is_module_patched(self, name: str) -> bool:  # gevent's
+        return self.patched and name == 'threading'
+
+    def is_monkey_patched(self, name: str) -> bool:  # eventlet's
+        return self.patched and name == 'thread'
+
+
+@pytest.mark.parametrize('module', ['gevent.monkey', 'eventlet.patcher'])
+def test_a_call_is_refused_where_green_threads_were_merely_imported(
+    module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, Patcher(False))
+    with Case() as case:
+        with case.pool.connection('a'), pytest.raises(PoolInUse):
+            case.pool.wait_idle()
+        case.pool.wait_idle()
+
+
+@pytest.mark.parametrize('module', ['gevent.monkey', 'eventlet.patcher'])
+def test_a_call_is_not_refused_where_green_threads_share_one_thread(
+    module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, Patcher(True))
     with Case() as case:
         context = case.pool.connection('a')
         context.__enter__()
@@ -151,3 +178,20 @@ def test_many_threads_suspend_resume_drain_and_use() -> None:
         ends.set()
         assert all(job.result() for job in jobs)
         until(lambda: case.pool._core.watched_endpoints == 0)
+
+
+@pytest.mark.parametrize('place', ['_end_checks', '_dispose_doomed'])
+def test_a_close_that_a_signal_handler_ends_leaves_nothing_open(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Case(HookedManager(), background_collector=True, min_idle=3) as case:
+        case.release(*case.acquire('a', 3))
+
+        def interrupted(*args: Any) -> None:
+            monkeypatch.undo()
+            raise Interruption
+
+        monkeypatch.setattr(ConnectionPool, place, interrupted)
+        with pytest.raises(Interruption):
+            case.pool.close()
+        assert case.pool.closed
+        until(lambda: case.pool.get_size() == 0)
+        assert case.manager.living == []

@@ -126,3 +126,19 @@ def test_no_timeout_is_passed_to_a_function_that_takes_it_by_position_only() -> 
 
 def test_the_function_shows_in_messages() -> None:
     assert repr(CallableWithTimeout(len, 1, False, False)) == repr(len)
+
+
+@pytest.mark.parametrize('in_background', [False, True], ids=['acquire', 'background'])
+def test_a_create_that_returns_a_coroutine_is_told(in_background: bool) -> None:
+    async def connect() -> None:
+        """A driver's own for asyncio."""
+
+    def create(endpoint: str) -> object:
+        return connect()
+
+    pool: ConnectionPool[str, object] = ConnectionPool.from_callables(
+        create, lambda endpoint, conn: None, create_in_background=in_background
+    )
+    with pool, pytest.raises(TypeError, match=r'^create\(\) of .* returned <coroutine .*>: expected a connection$'):
+        pool.acquire('a')
+    assert pool.get_size() == 0

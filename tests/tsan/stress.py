@@ -307,7 +307,7 @@ def stress_pool(draw: random.Random) -> None:
     for _ in range(2):
         attempt(lambda: pool.close(PATIENCE))
     assert pool.get_size() == 0
-    workers = [*pool._closers.stop(), *([] if pool._collector is None else pool._collector.stop())]
+    workers = [*pool._workers.stop(), *([] if pool._collector is None else pool._collector.stop())]
     assert not workers, 'threads of the pool are at work when it is closed'
     pool._core.check_invariants()
 

@@ -13,12 +13,12 @@ cdef inline void *take_idle(PoolCore core, object endpoint, double now, double i
     cdef void *ep = NULL
     if GCP_SHARED_STAMP:
         slot = prefetch_endpoint(&core.directory, endpoint)
-        if slot != NULL:    # no reference is taken: no Python code runs here that could free the endpoint pool
-            ep = slot.value
+        if gcp_likely(slot != NULL):
+            ep = slot.value     # no reference is taken: no Python code runs here that could free the endpoint pool
             gcp_lock(&(<EndpointPool>ep).lock)
     else:
         ep = lock_pool_borrowed(&core.directory, endpoint)
-    if ep != NULL:
+    if gcp_likely(ep != NULL):
         return take_idle_and_unlock(core, <EndpointPool>ep, slot, now, interval, what)
     return take_idle_if_known(core, endpoint, now, interval, what)
 
@@ -35,20 +35,25 @@ cdef inline void *take_idle_and_unlock(
     PoolCore core, EndpointPool ep, Slot *slot, double now, double interval, Taken what
 ) noexcept:
     cdef void *p = next_idle(core, ep)
+    cdef bint is_core = p == ep.core.head
     cdef void *taken
     # This overtakes nobody: an endpoint that has waiters has no idle connection.
     if (
-        p == NULL
-        or gcp_load_int(&core.restrictions)
-        or lifetime_is_over(<Entry>p, now)
-        or (interval > 0 and must_be_checked(ep, <Entry>p, now, interval))
+        gcp_unlikely(p == NULL)
+        or gcp_unlikely(gcp_load_int(&core.restrictions) != 0)
+        or gcp_unlikely(lifetime_is_over(<Entry>p, now))
+        or (interval > 0 and gcp_unlikely(must_be_checked(ep, <Entry>p, now, interval)))
     ):
         gcp_unlock(&ep.lock)
         return NULL
-    if slot != NULL:
+    if gcp_likely(slot != NULL):
         set_hint(slot, <Entry>p)
-    unlink_idle(ep, <Entry>p)
-    lend(ep, <Entry>p, now)
+    if gcp_likely(is_core):
+        unlink_first_core(ep, <Entry>p)
+        lend_from(ep, <Entry>p, IDLE_CORE, now)
+    else:
+        linked_remove(&ep.extra, <Entry>p)
+        lend_from(ep, <Entry>p, IDLE_EXTRA, now)
     taken = p if what == TAKEN_ENTRY else <void *>(<Entry>p).conn_
     Py_INCREF(<object>taken)    # under the lock: after it close() may doom the entry, and a worker free it
     gcp_unlock(&ep.lock)
@@ -335,10 +340,10 @@ cdef int must_hold(PoolCore core, Waiter w, object endpoint) except -1:
         return 0
     if is_closed(core):
         raise ConnectionPoolClosedError(
-            f'the pool was closed while a connection to {endpoint_text(core, endpoint)} was acquired'
+            f'{pool_text(core)} was closed while a connection to {endpoint_text(core, endpoint)} was acquired'
         )
     raise ConnectionNotAcquired(
-        f'the manager released the connection {w.entry.conn_!r} during its own acquire: '
+        f'the manager of {pool_text(core)} released the connection {w.entry.conn_!r} during its own acquire: '
         'expected check_aliveness() and on_acquire() not to release it'
     )
 

@@ -3,36 +3,20 @@
 # the oldest waiter, which need not check it again, or back to its old place among the idle ones. That is no use: its
 # idle time runs on.
 #
-# Connections that were taken out for a check wait in Checks.pending for a worker. A check may hang, so at most
-# PARALLEL_CHECKS of them run at a time: the other workers are left for closes.
+# Connections that were taken out for a check wait in Checks.pending for a worker.
 #
 # In a suspended pool no check begins. Those under way may end; what waits for one becomes idle, and is checked before
 # it is served. A drained connection whose check is under way counts as in use until that ends.
 
-cdef int PARALLEL_CHECKS_ = 16
-PARALLEL_CHECKS = PARALLEL_CHECKS_
-
-
-cdef inline int checks_to_begin(PoolCore core) noexcept:
-    # How many checks a worker may begin now. Read without the lock.
-    return min(gcp_load_int(&core.checks.pending.count), PARALLEL_CHECKS_ - gcp_load_int(&core.checks.running))
-
-
-cdef inline int jobs_for_workers(PoolCore core) noexcept:
-    # How many connections a worker is to close or check now. Read without the lock.
-    return gcp_load_int(&core.doomed_for_worker.count) + max(checks_to_begin(core), 0)
-
-
 cdef void take_out_idle(EndpointPool ep, Entry e) noexcept:
     # Both locks are held.
-    e.flag.was_core = e.state == IDLE_CORE
+    e.mark.was_core = e.state == IDLE_CORE
     unlink_idle(ep, e)
     begin_checking(ep, e)
 
 
 cdef void note_check_begins(PoolCore core, EndpointPool ep, Entry e) noexcept:
     # Both locks are held. If another connection is found dead meanwhile, this one remains suspect, although it answers.
-    gcp_store_int(&core.checks.running, core.checks.running + 1)
     core.counters.checks += 1
     e.verified_at = ep.distrust_count
     e.check_pending = True
@@ -54,7 +38,7 @@ cdef bint leave_check_to_pool(PoolCore core, Waiter w, double now) except -1:
         gcp_unlock(&ep.lock)
         gcp_unlock(&core.lock)
         return False
-    e.flag.was_core = becomes_core(core, ep)
+    e.mark.was_core = becomes_core(core, ep)
     e.check_pending = True
     if not w.was_idle:
         put_last(core, ep, e)       # its user has returned it, to this waiter
@@ -82,10 +66,10 @@ cdef Entry take_check(PoolCore core):
     cdef Entry e = None
     cdef EndpointPool ep
     cdef void *p = NULL
-    if checks_to_begin(core) <= 0:
+    if checks_to_begin(core) == 0:
         return None
     gcp_lock(&core.lock)
-    if core.checks.running < PARALLEL_CHECKS_ and not is_suspended(core):
+    if room_for_jobs(core, CHECK_JOB) and not is_suspended(core):
         p = chain_take_entry(&core.checks.pending)
     if p != NULL:
         e = <Entry>p
@@ -93,6 +77,7 @@ cdef Entry take_check(PoolCore core):
         gcp_lock(&ep.lock)
         note_check_begins(core, ep, e)
         gcp_unlock(&ep.lock)
+        begin_job(core, e, CHECK_JOB)
     gcp_unlock(&core.lock)
     return e
 
@@ -117,13 +102,16 @@ cdef bint end_check_by_pool(PoolCore core, Entry e, bint answered, bint alive, d
     # True if the connection is dead: without a chain the caller closes it. close() may have closed it meanwhile.
     cdef EndpointPool ep = pool_of(e)
     cdef CheckTimer timer
+    cdef bint by_worker
     if made_before_fork(core, e.fork_epoch):
         return False
     timer = check_timer_of(core, e)
     gcp_lock(&core.lock)
     if timer is not None:
         timer.checked_at = now
-    gcp_store_int(&core.checks.running, core.checks.running - 1)
+    by_worker = e.job == CHECK_JOB
+    if by_worker:
+        end_job(core, e)
     gcp_lock(&ep.lock)
     if answered and not alive:
         core.counters.checks_failed += 1
@@ -133,6 +121,8 @@ cdef bint end_check_by_pool(PoolCore core, Entry e, bint answered, bint alive, d
         return False
     end_checking(ep, e, now)
     if answered and not alive:
+        if by_worker and doomed == NULL:
+            begin_job(core, e, CLOSE_JOB)       # the same worker closes it
         doom_checked_and_unlock(core, ep, e, now, doomed)
         return True
     e.check_pending = not answered

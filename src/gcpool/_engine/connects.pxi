@@ -11,7 +11,7 @@ cdef int enter_connection(PoolCore core, Entry ticket, object conn, double now) 
     if made_before_fork(core, ticket.fork_epoch):
         Py_INCREF(conn)     # never given back: a finalizer of the connection would end the parent's session
         endpoint = endpoint_text(core, ep.endpoint)
-        raise RuntimeError(f'the process was forked while a connection to {endpoint} was created')
+        raise RuntimeError(f'the process was forked while {pool_text(core)} created a connection to {endpoint}')
     ticket.conn_ = conn             # from here on cancel() has the connection closed
     try:
         core.entries.add(ticket)    # of this process: request() has called entries_of_this_process()
@@ -48,8 +48,7 @@ cdef int raise_unless_added(PoolCore core, Entry ticket, object conn, int outcom
         core.entries.discard(ticket)
         raise ValueError(
             f'create() for endpoint {endpoint_text(core, ticket.pool.endpoint)} returned {conn!r}, '
-            'which the pool holds already: '
-            'expected a new connection'
+            f'which {pool_text(core)} holds already: expected a new connection'
         )
     return 0
 
@@ -135,7 +134,7 @@ cdef int connect_failed(
     gcp_lock(&ep.lock)
     _old_error = ep.growth.error
     ep.growth.error = kept_error
-    news = note_failure(core, ep, <void *>ticket, is_refusal, False, jitter, now)
+    news = note_failure(core, ep, <void *>ticket, is_refusal, False, False, jitter, now)
     if asks_again:
         free_slot(core, ep, ticket)
         core.connecting -= 1

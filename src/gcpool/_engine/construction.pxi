@@ -1,7 +1,12 @@
 # How a core is made and freed, and what it reads the time from.
 
 cdef inline double read_clock(PoolCore core) except? -1:
-    return gcp_monotonic_coarse() if core.clock is None else ask_clock(core)
+    return gcp_monotonic_coarse() if uses_system_clock(core) else ask_clock(core)
+
+
+cdef inline bint uses_system_clock(PoolCore core) noexcept:
+    # The hot path asks this, and reads the clock itself: what read_clock() returns would be looked at for an error.
+    return gcp_likely(core.clock is None)
 
 
 cdef double ask_clock(PoolCore core) except? -1:
@@ -42,6 +47,7 @@ def build_core(
     object random=None,
     bint keeps_idle=True,
     int max_waiting=0,
+    int max_workers=0,
     bint serves_oldest=False,
     bint counts_idle_only=False,
     object limits=None,
@@ -74,6 +80,7 @@ def build_core(
     :param random: called, with no lock held; returns a number from 0 to 1, for jitter; None for no jitter of pauses
     :param keeps_idle: False if a connection that nobody waits for is closed when it is returned
     :param max_waiting: maximum number of waiters that are queued at an endpoint; 0 for no limit
+    :param max_workers: maximum number of jobs that workers do at a time; 0 for no limit
     :param serves_oldest: whether the extra connection that was unused for longest is served first
     :param counts_idle_only: whether min_idle is compared with the idle core connections alone, without those in use
     :param limits: anything that is to be kept for :py:meth:`resize`
@@ -89,6 +96,7 @@ def build_core(
     core.wake_collector = wake_collector
     core.normalize = normalize
     core.max_waiting = max_waiting
+    core.jobs.max_workers = max_workers
     core.serves_oldest = serves_oldest
     core.out_mask = 0 if counts_idle_only else -1
     core.limits_ = limits

@@ -1,7 +1,8 @@
 # THE POOL'S OWN CREATES. A worker takes a ticket, connects, and says how that has ended.
 
 cdef Entry take_create(PoolCore core, double now):
-    # For a worker: a ticket of the pool's own, or None if there is nothing to create. No lock is held.
+    # For a worker: a ticket of the pool's own, or None if there is nothing to create, or nothing that may begin. No
+    # lock is held.
     cdef Entry ticket = Entry()
     cdef Growth g
     cdef EndpointPool ep
@@ -10,7 +11,7 @@ cdef Entry take_create(PoolCore core, double now):
     entries_of_this_process(core)
     gcp_lock(&core.lock)
     while not found:
-        g = take_reserved(core)
+        g = take_reserved(core) if room_for_jobs(core, CREATE_JOB) else None
         if g is None:
             break
         ep = <EndpointPool>g.pool
@@ -26,6 +27,7 @@ cdef Entry take_create(PoolCore core, double now):
             cover_waiter(ep, <void *>ticket)
             update_wants_slot(core, ep)
             gcp_unlock(&ep.lock)
+            begin_job(core, ticket, CREATE_JOB)
         else:
             free_reserved(core, ep, now)
             gcp_unlock(&ep.lock)
@@ -90,6 +92,7 @@ cdef bint grown(PoolCore core, Entry ticket, object conn, double now) except -1:
     settled.outcome = KEEP
     settled.first = NULL
     settled.wake = False
+    end_job(core, ticket)
     if outcome == ADDED:
         advance_relief(core, now)
         ep.growth.creating -= 1
@@ -126,7 +129,7 @@ cdef bint end_of_grown(
 
 
 cdef int grow_failed(
-    PoolCore core, Entry ticket, object error, object kept_error, bint is_refusal, double now
+    PoolCore core, Entry ticket, object error, object kept_error, bint is_refusal, bint is_hopeless, double now
 ) except -1:
     # The pool's own connect has failed. Returns what there is to tell. Where no outage holds acquires back, the waiter
     # for whom it was gets the error, or else the oldest one without a create. The pool keeps a copy of the error: what
@@ -150,8 +153,8 @@ cdef int grow_failed(
         p = first_uncovered(ep)
     _old_error = g.error
     g.error = kept_error
-    news = note_failure(core, ep, <void *>ticket, is_refusal, True, jitter, now)
-    if p != NULL and not waits_out(core, g) and fail_waiter(core, ep, p, FAILED, error, &notified):
+    news = note_failure(core, ep, <void *>ticket, is_refusal, is_hopeless, True, jitter, now)
+    if p != NULL and (is_hopeless or not waits_out(core, g)) and fail_waiter(core, ep, p, FAILED, error, &notified):
         news |= REACHED
     note_short(core, ep, now)
     gcp_unlock(&ep.lock)
@@ -170,6 +173,7 @@ cdef bint end_own_create(PoolCore core, EndpointPool ep, Entry ticket, double no
         gcp_unlock(&core.lock)
         return False
     advance_relief(core, now)
+    end_job(core, ticket)
     count_create(core, ticket, now)
     if ticket.conn_ is not NOTHING:     # connected, but grown() could not take it into the books
         doom(core, ep, ticket, &core.doomed_for_worker, BECAUSE_DISCARDED)

@@ -88,7 +88,7 @@ cdef inline Slot *prefetch_endpoint(Directory *d, object endpoint) noexcept:
     # for everything that a cycle at this endpoint will look at. It needs the GIL: without that, another thread could
     # move the tables meanwhile. NULL if the endpoint is not found by its identity.
     cdef Slot *slot = table_find_slot(&d.by_identity.shards[0].table, <size_t><void *>endpoint)
-    if slot != NULL:
+    if gcp_likely(slot != NULL):
         gcp_prefetch(<char *>slot.value + 64)
         gcp_prefetch(slot.hint)
         gcp_prefetch(<char *>slot.hint + 64)
@@ -98,7 +98,7 @@ cdef inline Slot *prefetch_endpoint(Directory *d, object endpoint) noexcept:
 
 
 cdef inline void set_hint(Slot *slot, Entry served) noexcept:
-    if slot.hint != <void *>served:
+    if gcp_unlikely(slot.hint != <void *>served):
         slot.hint = <void *>served
         slot.hint_conn = <void *>served.conn_
 

@@ -50,6 +50,20 @@ cdef Entry take_from(PoolCore core, Chain *doomed):
     return e
 
 
+cdef Entry take_close(PoolCore core):
+    # For a worker: what it is to close. None if there is nothing, or nothing that may begin.
+    cdef Entry e = None
+    cdef void *p
+    if closes_to_begin(core):
+        gcp_lock(&core.lock)
+        p = chain_take_entry(&core.doomed_for_worker) if room_for_jobs(core, CLOSE_JOB) else NULL
+        if p != NULL:
+            e = <Entry>p
+            begin_job(core, e, CLOSE_JOB)
+        gcp_unlock(&core.lock)
+    return e
+
+
 cdef int forget_closed_while_out(PoolCore core, Entry e) except -1:
     # close() closed the connection while it was checked out, and now its user has released it: its entry was kept for
     # that release only.
@@ -71,6 +85,7 @@ cdef int doom_again(PoolCore core, Entry e) except -1:
     if not made_before_fork(core, e.fork_epoch):
         gcp_lock(&core.lock)
         gcp_assert(e.state == CLOSING)
+        end_job(core, e)
         chain_append(&core.doomed_for_worker, e)
         gcp_unlock(&core.lock)
     return 0
@@ -88,6 +103,7 @@ cdef int disposed(PoolCore core, Entry e, double now, Chain *doomed) except -1:
     if timer is not None:
         drop_check_timer(core, timer)
     advance_relief(core, now)
+    end_job(core, e)
     gcp_lock(&ep.lock)
     gcp_assert(e.state == CLOSING)
     keep = e.closed_while_out       # the release is still to come: see forget_closed_while_out()

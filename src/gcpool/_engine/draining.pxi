@@ -23,7 +23,7 @@ cdef bint drain_pool(PoolCore core, EndpointPool ep, double now, bint idle_only)
     cdef ReleaseWatch *watch = NULL
     cdef int begun
     cdef void *p
-    if ep.checking:
+    if checking_count(ep):
         doom_pending_checks(core, ep, now, BECAUSE_DRAINED)
     begun = begun_count(ep)
     if not idle_only and begun:

@@ -4,7 +4,7 @@ cdef class EndpointPool(HeapMember):
     """The entries and waiters of one endpoint."""
 
     def __repr__(self):
-        return f'<EndpointPool of {self.endpoint!r}, size {self.size}, {self.waiting} waiting>'
+        return f'<EndpointPool of {shown_endpoint(self)}, size {self.size}, {self.waiting} waiting>'
 
 
 # Everything here is called with ep.lock held. Where a comment says "with core.lock", both are held.
@@ -23,7 +23,6 @@ cdef inline void begin_checking(EndpointPool ep, Entry e) noexcept:
     # With core.lock. An idle entry has left its list before: unlink_idle().
     note_used(ep, e.used_at)
     ep.counts[<int>e.state] -= 1
-    ep.checking += 1
     gcp_store_char(&e.state, CHECKING)
 
 
@@ -32,7 +31,6 @@ cdef inline void end_checking(EndpointPool ep, Entry e, double now) noexcept:
     # that this ends has just begun, so that no time of use is counted.
     gcp_assert(e.state == CHECKING)
     begin_use(e, now)
-    ep.checking -= 1
     ep.counts[RELEASING] += 1
     gcp_store_char(&e.state, RELEASING)
 
@@ -42,7 +40,7 @@ cdef inline void take_slot(PoolCore core, EndpointPool ep, Entry ticket) noexcep
     gcp_store_char(&ticket.state, CREATING)
     ep.counts[CREATING] += 1
     ticket.epoch.birth = core.drains
-    set_size(core, ep, ep.size + 1)
+    ep.size += 1
     gcp_store_int(&core.size, core.size + 1)
 
 
@@ -54,7 +52,7 @@ cdef inline void free_slot(PoolCore core, EndpointPool ep, Entry e) noexcept:
         note_end_of_use(core, ep, e)
     ep.counts[<int>e.state] -= 1
     gcp_store_char(&e.state, GONE)
-    set_size(core, ep, ep.size - 1)
+    ep.size -= 1
     gcp_store_int(&core.size, core.size - 1)
 
 
@@ -68,7 +66,7 @@ cdef inline void begin_closing(PoolCore core, EndpointPool ep, Entry e, int reas
     # With core.lock. An idle entry has left its list before: unlink_idle().
     note_used(ep, e.used_at)
     gcp_store_char(&e.reason, reason)
-    e.flag.waiter_will_expire_relief = False
+    e.mark.relief = 0
     if not is_idle(e):
         note_end_of_use(core, ep, e)
     move(ep, e, e.state, CLOSING)
@@ -103,6 +101,11 @@ cdef inline int out_count(EndpointPool ep) noexcept:
     return ep.counts[ACQUIRED] + ep.counts[RELEASING]
 
 
+cdef inline int checking_count(EndpointPool ep) noexcept:
+    # No field of its own: what is left of the size is being checked by the pool.
+    return ep.size - idle_count(ep) - out_count(ep) - ep.counts[CREATING] - ep.counts[CLOSING]
+
+
 cdef inline int used_count(EndpointPool ep) noexcept:
     # How many connections are in use, or are being created by an acquire.
     return out_count(ep) + ep.counts[CREATING] - (0 if ep.growth is None else ep.growth.creating)
@@ -111,7 +114,7 @@ cdef inline int used_count(EndpointPool ep) noexcept:
 cdef inline int begun_count(EndpointPool ep) noexcept:
     # How many connections are in use, or are being checked by the pool, or created by anybody. Slots that are only
     # reserved do not count.
-    return out_count(ep) + ep.checking + ep.counts[CREATING] - (0 if ep.growth is None else ep.growth.reserved)
+    return out_count(ep) + checking_count(ep) + ep.counts[CREATING] - (0 if ep.growth is None else ep.growth.reserved)
 
 
 # -- idle entries --------------------------------------------------------------------------------------------------
@@ -125,7 +128,7 @@ cdef inline void *next_idle(PoolCore core, EndpointPool ep) noexcept:
     # The entry that is served next. Core entries are served in turn, so that each of them is used. Then comes the extra
     # entry that was used last, so that the extra entries nobody needs stay unused until they are due; or, with
     # order='fifo', the one that was unused for longest.
-    if ep.core.head != NULL:
+    if gcp_likely(ep.core.head != NULL):
         return ep.core.head
     return next_extra(core, ep)
 
@@ -140,6 +143,15 @@ cdef inline void unlink_idle(EndpointPool ep, Entry e) noexcept:
         linked_remove(&ep.core, e)
     else:
         linked_remove(&ep.extra, e)
+
+
+cdef inline void unlink_first_core(EndpointPool ep, Entry e) noexcept:
+    # The same, of the core entry that is served next. Its links are left as they are: begin_use() comes next.
+    ep.core.head = e.next
+    if e.next != NULL:
+        (<Entry>e.next).prev = NULL
+    else:
+        ep.core.tail = NULL
 
 
 cdef inline bint becomes_core(PoolCore core, EndpointPool ep) noexcept:
@@ -158,7 +170,7 @@ cdef inline void push_idle(PoolCore core, EndpointPool ep, Entry e, double now, 
     # Makes an entry idle. The expiry queue stays as it is: see schedule_locked().
     e.used_at = now
     put_last(core, ep, e)
-    if is_core:
+    if gcp_likely(is_core):
         move(ep, e, e.state, IDLE_CORE)
         linked_append(&ep.core, e)
     else:
@@ -169,7 +181,7 @@ cdef inline void push_idle(PoolCore core, EndpointPool ep, Entry e, double now, 
 cdef void return_idle(PoolCore core, EndpointPool ep, Entry e) noexcept:
     # Makes an entry that the pool has checked idle again, in its old place: the lists are in the order of release. It
     # is core again, unless others have become core instead.
-    cdef bint is_core = e.flag.was_core and ep.counts[IDLE_CORE] < ep.core_size
+    cdef bint is_core = e.mark.was_core and ep.counts[IDLE_CORE] < ep.core_size
     move(ep, e, RELEASING, IDLE_CORE if is_core else IDLE_EXTRA)
     insert_by_release(&ep.core if is_core else &ep.extra, e)
 
@@ -183,9 +195,13 @@ cdef inline bint must_be_checked(EndpointPool ep, Entry e, double now, double in
 
 
 cdef inline void lend(EndpointPool ep, Entry e, double now) noexcept:
-    # An idle entry has left its list before: unlink_idle(). The lease number skips ANY_LEASE when it overflows: see
-    # MAX_USES.
-    move(ep, e, e.state, ACQUIRED)
+    # An idle entry has left its list before: unlink_idle().
+    lend_from(ep, e, e.state, now)
+
+
+cdef inline void lend_from(EndpointPool ep, Entry e, int state, double now) noexcept:
+    # The same, where the state is known. The lease number skips ANY_LEASE when it overflows: see MAX_USES.
+    move(ep, e, state, ACQUIRED)
     cdef unsigned int lease_no = e.lease_no + 1
     if gcp_unlikely(lease_no == ANY_LEASE):
         lease_no = FIRST_LEASE

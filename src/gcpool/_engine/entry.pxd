@@ -1,6 +1,11 @@
-cdef union EntryFlag:
-    char was_core                       # while the state is CHECKING: whether it was idle core before
-    char waiter_will_expire_relief      # once it is doomed: the waiter that had it doomed calls expire_relief() in time
+cdef enum:                  # Entry.mark.relief, bits
+    IS_RELIEF = 1           # its close counts as relief, in epoch.relief
+    WAITER_EXPIRES_IT = 2   # the waiter that had it doomed calls expire_relief() in time
+
+
+cdef union EntryMark:
+    char was_core           # while the state is CHECKING: whether it was idle core before
+    char relief             # once it is doomed
 
 
 cdef union EntryEpoch:
@@ -25,8 +30,8 @@ cdef class Entry(HeapMember):               # heap: Deadlines.queue, key: its de
     cdef unsigned long long stamp           # [ep] order of release
     cdef int fork_epoch                     # never changes; PoolCore.fork_epoch at birth
     cdef unsigned int verified_at           # [ep] EndpointPool.distrust_count when the connection was last seen alive
-    cdef char is_relief                     # [core] its close counts as relief, in epoch.relief
-    cdef EntryFlag flag                     # [core]
+    cdef EntryMark mark                     # [core]
+    cdef char job                           # [core] what a worker does with it
     cdef char given_up                      # [ep] discarded or detached by its user: the end of a context does nothing
     cdef char reason                        # [core] why it is closed; set when it is doomed
     cdef EntryEpoch epoch                   # [core]

@@ -77,7 +77,7 @@ cdef class Entry(HeapMember):
 
     def __repr__(self):
         # For those who look into the pool: no message of the pool shows it.
-        endpoint = 'no endpoint' if self.pool is None else f'{self.pool.endpoint!r}'
+        endpoint = 'no endpoint' if self.pool is None else shown_endpoint(self.pool)
         return f'<Entry of {endpoint}: {self.state_name} at {id(self):#x}>'
 
 
@@ -171,9 +171,12 @@ cdef int must_be_out(PoolCore core, Entry e, unsigned int lease_no) except -1:
         return 0
     if not is_lease_of(e, lease_no):
         raise ConnectionNotAcquired(
-            f'the connection {e.conn_!r} was released before, and another user has acquired it since'
+            f'the connection {e.conn_!r} of {pool_text(core)} was released before, '
+            'and another user has acquired it since'
         )
     if not closed:
-        raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {e.state_name}')
+        raise ConnectionNotAcquired(
+            f'the connection {e.conn_!r} of {pool_text(core)} is not acquired: its state is {e.state_name}'
+        )
     forget_closed_while_out(core, e)
     return 0

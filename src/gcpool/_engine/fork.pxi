@@ -112,6 +112,8 @@ cdef void begin_anew(PoolCore core) noexcept nogil:
     memset(&core.release_watches, 0, sizeof(Table))
     memset(&core.checks, 0, sizeof(Checks))
     core.checks.wake_at = INFINITY
+    memset(&core.jobs.at_work, 0, sizeof(core.jobs.at_work))
+    core.jobs.all_at_work = 0
     memset(&core.doomed_for_caller, 0, sizeof(Chain))
     memset(&core.doomed_for_worker, 0, sizeof(Chain))
     memset(&core.watchers, 0, sizeof(Chain))

@@ -15,6 +15,7 @@ cdef class Growth(HeapMember):              # heap: PoolCore.retries, key: when 
     # -- the outage: see outages.pxi
     cdef int state                          # [core+ep]
     cdef bint is_refusal                    # [core+ep] the server has said that it is full
+    cdef bint is_hopeless                   # [core+ep] no server was asked: only the connects up to a minimum pause
     cdef bint told                          # [core+ep] reconnect_failed was called in this outage
     cdef void *attempt                      # [core+ep] the ticket of the one attempt; borrowed, only compared
     cdef double began_at                    # [core+ep]

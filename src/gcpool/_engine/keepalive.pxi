@@ -116,7 +116,7 @@ cdef int begin_due_checks(PoolCore core, double now) except -1:
         ep = e.pool
         gcp_lock(&ep.lock)
         due = due_for_check(timer, now)
-        if due <= now and ep.checking:
+        if due <= now and checking_count(ep):
             due = now + timer.interval * KEEPALIVE_PUT_OFF
         elif due <= now:
             take_out_idle(ep, e)

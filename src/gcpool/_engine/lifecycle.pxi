@@ -88,6 +88,7 @@ cdef int doom_acquired(PoolCore core) except -1:
             doom(core, ep, e, &core.doomed_for_caller, BECAUSE_POOL_CLOSED)
             count += 1
         elif e.state == CHECKING:       # a check that hangs: it finds the connection closed when it ends
+            end_job(core, e)
             end_checking(ep, e, now)
             doom(core, ep, e, &core.doomed_for_caller, BECAUSE_POOL_CLOSED)
         gcp_unlock(&ep.lock)
@@ -101,6 +102,7 @@ cdef struct LimitsToSet:    # below 0: stays as it is
     int total_max_size
     int min_size
     int max_waiting
+    int max_workers
 
 
 cdef bint resize(PoolCore core, double now, LimitsToSet to_set, object limits, object expected) except -1:
@@ -163,6 +165,7 @@ cdef bint set_limits(PoolCore core, LimitsToSet *to_set, object limits, object e
     gcp_store_int(&core.max_size, max_size)
     gcp_store_int(&core.total_max_size, total_max_size)
     gcp_store_int(&core.max_waiting, changed(core.max_waiting, to_set.max_waiting))
+    gcp_store_int(&core.jobs.max_workers, changed(core.jobs.max_workers, to_set.max_workers))
     gcp_unlock(&core.lock)
     return True
 
@@ -227,7 +230,12 @@ cdef void insert_by_release(Linked *idle, Entry e) noexcept:
 
 
 cdef LimitsToSet limits_to_set(
-    object min_idle, object max_size, object total_max_size, object min_size, object max_waiting
+    object min_idle,
+    object max_size,
+    object total_max_size,
+    object min_size,
+    object max_waiting,
+    object max_workers,
 ) except *:
     # None leaves a limit as it is.
     cdef LimitsToSet to_set
@@ -236,4 +244,5 @@ cdef LimitsToSet limits_to_set(
     to_set.total_max_size = -1 if total_max_size is None else total_max_size
     to_set.min_size = -1 if min_size is None else min_size
     to_set.max_waiting = -1 if max_waiting is None else max_waiting
+    to_set.max_workers = -1 if max_workers is None else max_workers
     return to_set

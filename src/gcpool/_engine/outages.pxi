@@ -6,6 +6,9 @@
 #
 # Whether an outage keeps acquires from connecting themselves: see holds_back_askers(). The connects up to a minimum it
 # always holds back.
+#
+# An error that no server has caused, such as an endpoint that the manager does not know, is hopeless: a waiter gets it
+# at once. There is no outage then, unless a minimum is to be reached: only that waits for the pauses.
 
 cdef enum:              # Growth.state
     UP
@@ -39,12 +42,12 @@ MAY_ASK_AGAIN = ASKS_AGAIN
 
 cdef inline bint holds_back_askers(PoolCore core, Growth g) noexcept:
     # Both locks are held.
-    return core.reconnect_timeout > 0 or core.fails_fast or g.is_refusal
+    return not g.is_hopeless and (core.reconnect_timeout > 0 or core.fails_fast or g.is_refusal)
 
 
 cdef inline bint waits_out(PoolCore core, Growth g) noexcept:
     # Both locks are held. Whether a waiter goes on waiting after a connect of the pool's own has failed.
-    return core.reconnect_timeout > 0 or (g.state != UP and g.is_refusal)
+    return not g.is_hopeless and (core.reconnect_timeout > 0 or (g.state != UP and g.is_refusal))
 
 
 cdef inline bint is_tracked(PoolCore core, Growth g) noexcept:
@@ -110,7 +113,8 @@ cdef void rekey_retry(PoolCore core, Growth g, double key) noexcept:
 
 
 cdef int note_failure(
-    PoolCore core, EndpointPool ep, void *ticket, bint is_refusal, bint by_pool, double jitter, double now
+    PoolCore core, EndpointPool ep, void *ticket, bint is_refusal, bint is_hopeless, bint by_pool, double jitter,
+    double now
 ) noexcept:
     # Both locks are held. A connect has failed. Failures of connects that began before the outage change nothing,
     # unless the server says only now that it is full: then acquires are held back that were not before. That an outage
@@ -118,6 +122,9 @@ cdef int note_failure(
     cdef Growth g = ep.growth
     cdef int news = 0
     cdef double retry_at
+    if is_hopeless and core.min_size == 0 and g.pinned == 0:
+        give_up_attempt(core, g, ticket, now)
+        return 0
     if g.state == UP and not is_tracked(core, g) and not is_refusal:
         g.failed_at = now
         return 0
@@ -139,6 +146,7 @@ cdef int note_failure(
     else:
         g.delay = min(g.delay * 2, MAX_DELAY_IF_FULL if is_refusal else MAX_DELAY)
     g.attempt = NULL
+    g.is_hopeless = is_hopeless
     g.failed_at = now
     retry_at = now + pause_of(core, ep) * (1 + JITTER * jitter)
     if core.reconnect_timeout > 0 and not g.told:
@@ -161,13 +169,13 @@ cdef void shorten_pause(PoolCore core, EndpointPool ep) noexcept:
 
 cdef inline bint end_pause_if_over(PoolCore core, EndpointPool ep, double now) noexcept:
     # Both locks are held. Somebody asks for a connection. On threads nobody may have run the timers, if no thread could
-    # be started; with fail_fast, nobody would ever try again. True if the pause has ended: those who wait already may
-    # want a slot now.
-    cdef bint is_over = ep.growth.state == PAUSING and ep.growth.retry_at <= now
-    if is_over:
-        allow_retry(core, ep.growth, now)
-        update_wants_slot(core, ep)
-    return is_over
+    # be started; with fail_fast, nobody would ever try again. True if the pause has ended with this: the timer is gone,
+    # so the caller then calls dispatch(), also if max_waiting turns the asker away.
+    if ep.growth.state != PAUSING or ep.growth.retry_at > now:
+        return False
+    allow_retry(core, ep.growth, now)
+    update_wants_slot(core, ep)
+    return True
 
 
 cdef void begin_attempt(PoolCore core, Growth g, void *ticket) noexcept:
@@ -206,6 +214,7 @@ cdef inline void forget_outage(PoolCore core, Growth g) noexcept:
     g.state = UP
     g.attempt = NULL
     g.is_refusal = False
+    g.is_hopeless = False
 
 
 cdef void end_refusal(PoolCore core, EndpointPool ep, double now) noexcept:

@@ -119,9 +119,11 @@ cdef extern from *:
 
     /* Asks the memory for a cache line before it is used; tells the compiler which way a branch does not go. */
     #if defined(__GNUC__) || defined(__clang__)
+      #define gcp_likely(c) __builtin_expect(!!(c), 1)
       #define gcp_unlikely(c) __builtin_expect(!!(c), 0)
       #define gcp_prefetch(p) __builtin_prefetch((const char *)(p))
     #else
+      #define gcp_likely(c) (c)
       #define gcp_unlikely(c) (c)
       #define gcp_prefetch(p) ((void)(p))
     #endif
@@ -193,6 +195,7 @@ cdef extern from *:
     void gcp_store_double(double *, double) noexcept nogil
     void gcp_assert(bint) noexcept nogil
     void gcp_prefetch(void *) noexcept nogil
+    bint gcp_likely(bint) noexcept nogil
     bint gcp_unlikely(bint) noexcept nogil
     double gcp_monotonic() noexcept nogil
     double gcp_monotonic_coarse() noexcept nogil

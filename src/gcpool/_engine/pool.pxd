@@ -38,6 +38,7 @@ cdef class PoolCore:
     cdef unsigned long long arrivals        # [core]
     cdef Chain doomed_for_caller            # [core] closed by the call that doomed them, or else by the next release
     cdef Chain doomed_for_worker            # [core] closed by a worker
+    cdef Jobs jobs
     cdef Chain watchers                     # [core] waiters until an entry is gone, or the pool is empty
     cdef Chain fill_watchers                # [core] waiters until every pinned endpoint has had its size
     cdef Heap retries                       # [core] Growth of endpoints in an outage
@@ -76,6 +77,7 @@ cdef class PoolCore:
     cdef readonly object wake_checker       # set once; called with no lock held when a check is due earlier
     cdef readonly unsigned int max_uses     # never changes; 0: no limit
     cdef readonly object random             # never changes; called with no lock held, returns a number in [0, 1)
+    cdef public object name                 # set before the first use: the name of the pool, for messages; or None
 
     cpdef double now(self) except? -1
     cpdef disposed(self, Entry e, double now, bint by_worker=*)

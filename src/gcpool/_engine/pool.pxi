@@ -137,14 +137,18 @@ cdef class PoolCore:
         """
         return grown(self, ticket, conn, now)
 
-    def grow_failed(self, Entry ticket not None, object error, object kept_error, bint is_refusal, double now):
+    def grow_failed(
+        self, Entry ticket not None, object error, object kept_error, bint is_refusal, double now,
+        bint is_hopeless=False
+    ):
         """The connect for a ticket of the pool's own has failed.
 
         :param error: what a waiter raises
         :param kept_error: a copy of it, for the pool to keep
+        :param is_hopeless: whether no server has caused it: the waiter gets it, also where others wait out an outage
         :return: what there is to tell, as flags
         """
-        return grow_failed(self, ticket, error, kept_error, is_refusal, now)
+        return grow_failed(self, ticket, error, kept_error, is_refusal, is_hopeless, now)
 
     cpdef int grow_cancelled(self, Entry ticket, double now) except -1:
         """Give a ticket of the pool's own back: its connect was cut off."""
@@ -221,7 +225,7 @@ cdef class PoolCore:
     @property
     def checks_to_begin(self):
         """How many checks a worker is to begin now."""
-        return max(checks_to_begin(self), 0)
+        return checks_to_begin(self)
 
     cpdef int begin_due_checks(self, double now) except -1:
         """Take out the idle connections that are due for a check, one of each endpoint. A worker checks them.
@@ -345,8 +349,11 @@ cdef class PoolCore:
         return take_from_either(self)
 
     cpdef Entry take_doomed_for_worker(self):
-        """The next entry to be closed that an acquire or the collector has doomed for a worker, or None."""
-        return take_from(self, &self.doomed_for_worker)
+        """For a worker: the next entry to be closed that an acquire or the collector has doomed, or None.
+
+        Also None if no more closes may be at work at a time.
+        """
+        return take_close(self)
 
     def doom_again(self, Entry e not None):
         """Put back what :py:meth:`take_doomed` returned: its close has not begun, and its taker cannot do it."""
@@ -486,6 +493,7 @@ cdef class PoolCore:
         total_max_size=None,
         min_size=None,
         max_waiting=None,
+        max_workers=None,
         object limits=None,
         object expected=None,
     ):
@@ -498,7 +506,9 @@ cdef class PoolCore:
         :param expected: what :py:attr:`limits` was when the caller looked
         :return: False if it is another object by now: then nothing was changed
         """
-        cdef LimitsToSet to_set = limits_to_set(min_idle, max_size, total_max_size, min_size, max_waiting)
+        cdef LimitsToSet to_set = limits_to_set(
+            min_idle, max_size, total_max_size, min_size, max_waiting, max_workers
+        )
         return resize(self, now, to_set, limits, expected)
 
     @property
@@ -537,6 +547,11 @@ cdef class PoolCore:
     def max_waiting(self):
         """The maximum number of waiters that are queued at an endpoint; 0 for no limit."""
         return gcp_load_int(&self.max_waiting)
+
+    @property
+    def max_workers(self):
+        """The maximum number of jobs that workers do at a time; 0 for no limit."""
+        return gcp_load_int(&self.jobs.max_workers)
 
     @property
     def order(self):
@@ -625,8 +640,18 @@ cdef class PoolCore:
 
     @property
     def left_to_workers(self):
-        """How many connections a worker is to close or check now."""
-        return jobs_for_workers(self)
+        """How many connections wait for a worker to close or check them."""
+        return left_to_workers(self)
+
+    @property
+    def jobs_to_begin(self):
+        """How many connections workers may begin to close, create or check now."""
+        return jobs_to_begin(self)
+
+    @property
+    def jobs_at_work(self):
+        """How many connections workers are closing, creating or checking."""
+        return gcp_load_int(&self.jobs.all_at_work)
 
     @property
     def acquired(self):

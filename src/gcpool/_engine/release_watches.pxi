@@ -1,20 +1,11 @@
 # RELEASE WATCHES. Most releases look only at their endpoint pool, and make the connection idle (release_fast). But a
 # drained connection must not become idle, and wait_idle() has to learn when the last connection in use comes back. An
-# endpoint pool that is watched for that shows releases a size beyond every limit: the comparison with max_size, which
-# they make anyway, then sends them to release_with_core_lock(). So the releases at other endpoints pay nothing.
-
-cdef int ANY_SIZE = 0x7FFFFFFF
-
+# endpoint pool that is watched for that sends each release to release_with_core_lock(). So the releases at other
+# endpoints take one lock only.
 
 cdef inline ReleaseWatch *release_watch_of(PoolCore core, EndpointPool ep) noexcept:
     # core.lock is held. NULL if nobody watches the endpoint.
     return <ReleaseWatch *>table_find(&core.release_watches, <size_t><void *>ep)
-
-
-cdef inline void set_size(PoolCore core, EndpointPool ep, int size) noexcept:
-    # Both locks are held.
-    ep.size = size
-    gcp_store_int(&ep.size_for_release, size if release_watch_of(core, ep) == NULL else ANY_SIZE)
 
 
 cdef ReleaseWatch *watch_releases(PoolCore core, EndpointPool ep) noexcept:
@@ -28,7 +19,7 @@ cdef ReleaseWatch *watch_releases(PoolCore core, EndpointPool ep) noexcept:
         if table_insert(&core.release_watches, <size_t><void *>ep, watch) < 0:
             PyMem_Free(watch)
             return NULL
-        set_size(core, ep, ep.size)
+        ep.is_watched = True
     return watch
 
 
@@ -37,7 +28,7 @@ cdef void end_watch_if_unused(PoolCore core, EndpointPool ep, ReleaseWatch *watc
     if watch.drained == 0 and watch.watchers == 0:
         table_remove(&core.release_watches, <size_t><void *>ep, watch)
         PyMem_Free(watch)
-        set_size(core, ep, ep.size)
+        ep.is_watched = False
 
 
 cdef void release_watches_free(PoolCore core) noexcept:

@@ -41,7 +41,7 @@ cdef int must_be_inherited(PoolCore core, object conn, object endpoint) except -
     if not is_inherited(core, conn):
         of_endpoint = '' if endpoint is UNSET_ENDPOINT else endpoint_text(core, endpoint)
         raise ConnectionNotAcquired(
-            f'the connection {conn!r} does not belong to this pool, or is closed: '
+            f'the connection {conn!r} does not belong to {pool_text(core)}, or is closed: '
             f'expected a connection that acquire({of_endpoint}) returned'
         )
     return 0
@@ -50,7 +50,8 @@ cdef int must_be_inherited(PoolCore core, object conn, object endpoint) except -
 cdef int must_be_for(PoolCore core, Entry e, object endpoint) except -1:
     if endpoint is not UNSET_ENDPOINT and not pool_is_for(core, e.pool, endpoint):
         raise ConnectionNotAcquired(
-            f'the connection {e.conn_!r} belongs to endpoint {endpoint_text(core, e.pool.endpoint)}, '
+            f'the connection {e.conn_!r} of {pool_text(core)} belongs to endpoint '
+            f'{endpoint_text(core, e.pool.endpoint)}, '
             f'but was released to {endpoint_text(core, endpoint)}'
         )
     return 0
@@ -107,11 +108,10 @@ cdef bint lease_goes_on(PoolCore core, Entry e, unsigned int lease_no, char stat
 cdef inline bint needs_core_lock(PoolCore core, EndpointPool ep, Entry e, double now) noexcept:
     # ep.lock is held. Whether the connection may have to be closed. Only release_with_core_lock() can decide that.
     return (
-        lifetime_is_over(e, now)
-        or gcp_load_int(&core.restrictions)
-        or gcp_load_int(&core.wanting_count)
-        or gcp_load_int(&ep.size_for_release) > gcp_load_int(&core.max_size)
-        or gcp_load_int(&core.size) > gcp_load_int(&core.total_max_size)
+        gcp_unlikely(lifetime_is_over(e, now))
+        or gcp_unlikely((gcp_load_int(&core.restrictions) | gcp_load_int(&core.wanting_count) | ep.is_watched) != 0)
+        or gcp_unlikely(ep.size > gcp_load_int(&core.max_size))
+        or gcp_unlikely(gcp_load_int(&core.size) > gcp_load_int(&core.total_max_size))
     )
 
 
@@ -124,10 +124,10 @@ cdef inline bint keep_if_simple(PoolCore core, EndpointPool ep, Entry e, double 
     # ep.lock is held, and the entry is checked out. Makes it idle. False if nothing was done: the connection may have
     # to be closed, a waiter wants it, or the entry has to be moved in the expiry queue.
     cdef bint is_core
-    if needs_core_lock(core, ep, e, now) or ep.queue.head != NULL:
+    if needs_core_lock(core, ep, e, now) or gcp_unlikely(ep.queue.head != NULL):
         return False
     is_core = becomes_core(core, ep)
-    if deadline_if_idle(core, e, is_core, now) < e.heap_key and not stays_queued(ep, e, is_core):
+    if gcp_unlikely(deadline_if_idle(core, e, is_core, now) < e.heap_key) and not stays_queued(ep, e, is_core):
         return False        # moving the entry in the expiry queue: core.lock
     end_use(ep, e, now)
     push_idle(core, ep, e, now, is_core)
@@ -141,13 +141,13 @@ cdef inline bint release_if_simple(PoolCore core, object conn, object endpoint, 
     cdef void *p = lock_entry_borrowed(&core.directory, conn)
     cdef void *ep
     cdef bint done
-    if p == NULL:
+    if gcp_unlikely(p == NULL):
         return False
     ep = <void *>(<Entry>p).pool
     done = (
-        ((<EndpointPool>ep).endpoint is endpoint or endpoint is UNSET_ENDPOINT)
-        and (<Entry>p).state == ACQUIRED
-        and not gcp_load_char(&(<Entry>p).broken)
+        (gcp_likely((<EndpointPool>ep).endpoint is endpoint) or endpoint is UNSET_ENDPOINT)
+        and gcp_likely((<Entry>p).state == ACQUIRED)
+        and gcp_likely(not gcp_load_char(&(<Entry>p).broken))
         and keep_if_simple(core, <EndpointPool>ep, <Entry>p, now)
     )
     gcp_unlock(&(<EndpointPool>ep).lock)
@@ -165,14 +165,14 @@ cdef inline bint release_fast_to(
     PoolCore core, EndpointPool ep, Entry e, double now, unsigned int lease_no
 ) except -1:
     cdef bint kept
-    if made_before_fork(core, e.fork_epoch):
+    if gcp_unlikely(made_before_fork(core, e.fork_epoch)):
         return True
     gcp_lock(&ep.lock)
-    if not is_checked_out_by(e, lease_no):
+    if gcp_unlikely(not is_checked_out_by(e, lease_no)):
         gcp_unlock(&ep.lock)
         must_be_out(core, e, lease_no)
         return True
-    if ep.queue.head != NULL and not needs_core_lock(core, ep, e, now):
+    if gcp_unlikely(ep.queue.head != NULL) and not needs_core_lock(core, ep, e, now):
         return hand_over_and_unlock(e, ep, now)
     kept = keep_if_simple(core, ep, e, now)
     gcp_unlock(&ep.lock)

@@ -22,7 +22,7 @@ cdef inline bint others_need_relief(PoolCore core, EndpointPool ep) noexcept:
 cdef inline void count_as_relief(PoolCore core, void *p) noexcept:
     # core.lock is held. The entry was doomed: its close is relief if more relief is needed.
     if missing_relief(core) > 0:
-        (<Entry>p).is_relief = True
+        (<Entry>p).mark.relief |= IS_RELIEF
         (<Entry>p).epoch.relief = core.relief.epoch
         core.relief.current += 1
 
@@ -74,17 +74,17 @@ cdef inline void count_as_relief_after(PoolCore core, void *last) noexcept:
 
 cdef inline void note_waiter_after(PoolCore core, void *last) noexcept:
     # core.lock is held. The entries behind `last` were doomed by a waiter that is queued now. That waiter will call
-    # expire_relief() in time, so no closing thread has to stay idle for it (dispose_entry).
+    # expire_relief() in time, so no worker has to stay idle for it (dispose_entry).
     cdef void *p = doomed_after(core, last)
     while p != NULL:
-        (<Entry>p).flag.waiter_will_expire_relief = True
+        (<Entry>p).mark.relief |= WAITER_EXPIRES_IT
         p = (<Entry>p).next
 
 
 cdef inline void end_relief(PoolCore core, Entry e) noexcept:
     # core.lock is held. The close of the entry has ended.
-    if e.is_relief:
-        e.is_relief = False
+    if e.mark.relief & IS_RELIEF:
+        e.mark.relief &= ~IS_RELIEF
         if e.epoch.relief == core.relief.epoch:
             core.relief.current -= 1
         elif e.epoch.relief == core.relief.epoch - 1:

@@ -11,7 +11,7 @@ cdef void reserve_create(PoolCore core, EndpointPool ep) noexcept:
     cdef Growth g = ep.growth
     gcp_assert(has_room(core, ep) and pool_has_room(core))
     ep.counts[CREATING] += 1
-    set_size(core, ep, ep.size + 1)
+    ep.size += 1
     gcp_store_int(&core.size, core.size + 1)
     gcp_store_int(&core.reserved, core.reserved + 1)
     g.creating += 1
@@ -53,7 +53,7 @@ cdef void free_reserved(PoolCore core, EndpointPool ep, double now) noexcept:
     # Both locks are held. A slot that take_reserved() has taken is not needed.
     ep.growth.creating -= 1
     ep.counts[CREATING] -= 1
-    set_size(core, ep, ep.size - 1)
+    ep.size -= 1
     gcp_store_int(&core.size, core.size - 1)
     give_up_attempt(core, ep.growth, NULL, now)
 

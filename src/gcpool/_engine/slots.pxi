@@ -80,7 +80,9 @@ cdef inline bint pool_creates(PoolCore core, EndpointPool ep) noexcept:
     # Both locks are held. Whether the pool itself connects, and not an acquire.
     if core.creates_in_background:
         return True
-    return is_in_outage(ep) and (core.reconnect_timeout > 0 or ep.growth.is_refusal)
+    if not is_in_outage(ep) or ep.growth.is_hopeless:
+        return False
+    return core.reconnect_timeout > 0 or ep.growth.is_refusal
 
 
 cdef void dispatch(PoolCore core, Chain *doomed, Chain *served) noexcept:

@@ -22,8 +22,11 @@ cdef inline void begin_use(Entry e, double now) noexcept:
 
 
 cdef inline void end_use(EndpointPool ep, Entry e, double now) noexcept:
-    # ep.lock is held. The entry is checked out, and in no list yet.
-    ep.marks.use_time += now - gcp_get_double(&e.prev)
+    # ep.lock is held. The entry is checked out, and in no list yet. Within one tick of the coarse clock, as in a warm
+    # cycle, there is nothing to add.
+    cdef double since = gcp_get_double(&e.prev)
+    if gcp_unlikely(since < now):
+        ep.marks.use_time += now - since
 
 
 cdef inline void count_wait(PoolCore core, Waiter w, double now) noexcept:
@@ -77,7 +80,7 @@ cdef inline void add_gauges(EndpointPool ep, Gauges *g) noexcept:
     g.idle += idle_count(ep)
     g.in_use += out_count(ep)
     g.creating += ep.counts[CREATING]
-    g.checking += ep.checking
+    g.checking += checking_count(ep)
     g.closing += ep.counts[CLOSING]
     g.waiting += ep.waiting
     g.endpoints += 1
@@ -98,6 +101,7 @@ cdef dict show_gauges(PoolCore core, Gauges *g):
         'min_idle': gcp_load_int(&core.min_idle),
         'max_size': gcp_load_int(&core.max_size),
         'total_max_size': gcp_load_int(&core.total_max_size),
+        'max_workers': gcp_load_int(&core.jobs.max_workers),
     }
 
 

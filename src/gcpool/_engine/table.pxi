@@ -7,11 +7,11 @@ cdef inline uint64_t mix(size_t key) noexcept nogil:
 
 cdef inline void *table_find(Table *t, size_t key) noexcept nogil:
     cdef size_t i
-    if t.used == 0:
+    if gcp_unlikely(t.used == 0):
         return NULL
     i = <size_t>(mix(key) >> t.shift)
-    while t.slots[i].value != NULL:
-        if t.slots[i].key == key:
+    while gcp_likely(t.slots[i].value != NULL):
+        if gcp_likely(t.slots[i].key == key):
             return t.slots[i].value
         i = (i + 1) & t.mask
     return NULL
@@ -19,18 +19,18 @@ cdef inline void *table_find(Table *t, size_t key) noexcept nogil:
 
 cdef inline Slot *table_find_slot(Table *t, size_t key) noexcept nogil:
     cdef size_t i
-    if t.used == 0:
+    if gcp_unlikely(t.used == 0):
         return NULL
     i = <size_t>(mix(key) >> t.shift)
-    while t.slots[i].value != NULL:
-        if t.slots[i].key == key:
+    while gcp_likely(t.slots[i].value != NULL):
+        if gcp_likely(t.slots[i].key == key):
             return &t.slots[i]
         i = (i + 1) & t.mask
     return NULL
 
 
 cdef inline void table_prefetch(Table *t, size_t key) noexcept nogil:
-    if t.used:
+    if gcp_likely(t.used != 0):
         gcp_prefetch(&t.slots[mix(key) >> t.shift])
 
 
@@ -138,6 +138,19 @@ cdef inline void *map_get(Map *m, size_t key) noexcept:
         Py_INCREF(<object>found)
     gcp_unlock(&m.shards[s].lock)
     return found
+
+
+cdef bint map_has(Map *m, size_t key, void *value) noexcept:
+    cdef size_t s = shard_of(key)
+    cdef size_t n = 0
+    cdef void *found
+    gcp_lock(&m.shards[s].lock)
+    found = table_find_nth(&m.shards[s].table, key, n)
+    while found != NULL and found != value:
+        n += 1
+        found = table_find_nth(&m.shards[s].table, key, n)
+    gcp_unlock(&m.shards[s].lock)
+    return found != NULL
 
 
 cdef inline bint map_insert(Map *m, size_t key, void *value) noexcept:

@@ -18,11 +18,12 @@ cdef int must_be_open(PoolCore core, object endpoint) except -1:
     hash_of(endpoint)
     if is_closed(core):
         raise ConnectionPoolClosedError(
-            f'the pool is closed: no connection to {endpoint_text(core, endpoint)} can be acquired'
+            f'{pool_text(core)} is closed: no connection to {endpoint_text(core, endpoint)} can be acquired'
         )
     if gcp_load_int(&core.restrictions) & NOT_OPEN:
         raise ConnectionPoolClosedError(
-            f'the pool is not open yet: no connection to {endpoint_text(core, endpoint)} can be acquired before open()'
+            f'{pool_text(core)} is not open yet: '
+            f'no connection to {endpoint_text(core, endpoint)} can be acquired before open()'
         )
     return 0
 
@@ -100,7 +101,7 @@ cdef bint detach(PoolCore core, Entry e, double now) except -1:
         after_slot_freed(core, ep, e, now, &core.doomed_for_worker, &served)
     gcp_unlock(&core.lock)
     if not out:
-        must_not_be_closed(e)
+        must_not_be_closed(core, e)
         must_be_out(core, e, ANY_LEASE)
         return False
     if timer is not None:
@@ -110,9 +111,10 @@ cdef bint detach(PoolCore core, Entry e, double now) except -1:
     return True
 
 
-cdef int must_not_be_closed(Entry e) except -1:
+cdef int must_not_be_closed(PoolCore core, Entry e) except -1:
     if gcp_load_char(&e.closed_while_out):
         raise ConnectionNotAcquired(
-            f'the connection {e.conn_!r} was closed by close(): expected one to detach that is still open'
+            f'the connection {e.conn_!r} of {pool_text(core)} was closed by close(): '
+            'expected one to detach that is still open'
         )
     return 0

@@ -252,6 +252,8 @@ cdef class AsyncPool(PoolFacade):
         w.notify = signal
         if gcp_load_int(&self._core.reserved):
             self._spawn_creates()       # what was to be created before the pool had a loop
+        elif self._core.next_timer() < INFINITY:
+            self._timer.set(self)       # what was due in a loop that has been closed since
         return signal
 
     def _connecting(self, Waiter w not None, call):
@@ -271,12 +273,18 @@ cdef class AsyncPool(PoolFacade):
         growing.ticket = take_create(self._core, read_clock(self._core))
         return None if growing.ticket is None else growing
 
-    def _take_disposal(self):
-        # The manager's dispose() of the next doomed connection; None if there is none.
+    def _take_disposal(self, bint for_all=False):
+        # The manager's dispose() of the next doomed connection; None if there is none. What is left to workers only if
+        # one may begin that, or for whoever closes all.
         cdef Disposal disposal = Disposal.__new__(Disposal)
         disposal.pool = self
         disposal.core = self._core
-        disposal.entry = self._core.take_doomed()
+        if for_all or is_closed(self._core):
+            disposal.entry = self._core.take_doomed()
+        else:
+            disposal.entry = self._core.take_doomed_for_caller()
+            if disposal.entry is None:
+                disposal.entry = take_close(self._core)
         return None if disposal.entry is None else disposal
 
     def _take_check(self):
@@ -385,10 +393,10 @@ cdef class AsyncPool(PoolFacade):
     cdef bint finish_in_core(self, Entry e, unsigned int lease_no) except -1:
         # Releases a connection whose hook, if any, is done. True if connections are to be closed.
         cdef PoolCore core = self._core
-        cdef double now = read_clock(core)
-        if not release_fast(core, e, now, lease_no):
+        cdef double now = gcp_monotonic_coarse() if uses_system_clock(core) else ask_clock(core)
+        if gcp_unlikely(not release_fast(core, e, now, lease_no)):
             release_with_core_lock(core, e, now, &core.doomed_for_caller, lease_no)
-        if gcp_load_double(&core.deadlines.due_at) <= now:
+        if gcp_unlikely(gcp_load_double(&core.deadlines.due_at) <= now):
             self.doom_due_or_spawn(now)
         return has_doomed(core)
 
@@ -416,9 +424,9 @@ cdef class AsyncPool(PoolFacade):
         :raises ValueError: when ``timeout`` is negative or NaN
         """
         cdef AsyncConnectionContext context
-        if endpoint is UNSET_ENDPOINT:
+        if gcp_unlikely(endpoint is UNSET_ENDPOINT):
             endpoint = default_endpoint_of(self)
-        if is_overridden(self):
+        if gcp_unlikely(is_overridden(self)):
             return self._connection_by_methods(endpoint, checked_timeout(timeout))
         context = AsyncConnectionContext.__new__(AsyncConnectionContext)
         set_up(context, self, endpoint, timeout)

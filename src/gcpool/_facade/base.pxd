@@ -27,7 +27,7 @@ cdef class PoolFacade:                     # set once
     cdef public object _tasks
     cdef public object _signals
     cdef public object _collector
-    cdef public object _closers
+    cdef public object _workers
     cdef public object _waiting             # on threads: the waiter in each thread that waits, by the thread's identity
     cdef public object _close_timeout
     cdef public object __orig_class__

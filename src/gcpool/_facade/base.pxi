@@ -35,7 +35,7 @@ cdef inline bint is_overridden(PoolFacade pool) except -1:
     # Whether a subclass overrides acquire() or release(), or a tracer has replaced one on the pool or on its class.
     # Then connection() has to call that method.
     cdef unsigned int unpatched = gcp_load_uint(&pool.unpatched_version)
-    if unpatched and unpatched == gcp_version_of_type(pool) and not gcp_load_int(&pool.replaced):
+    if gcp_likely(unpatched and unpatched == gcp_version_of_type(pool) and not gcp_load_int(&pool.replaced)):
         return False
     return pool.look_for_overrides()
 
@@ -91,6 +91,7 @@ cdef class PoolFacade:
         self._default_endpoint = default_endpoint
         self._observer = observer
         core.describe = observer.text
+        core.name = observer.name
         self._acquire_timeout = acquire_timeout
         self._dispose_timeout = dispose_timeout
         self._dispose_batch_size = dispose_batch_size

@@ -11,10 +11,17 @@ cdef class Disposal(ManagerCall):
         """The endpoint of the connection."""
         return pool_of(self.entry).endpoint
 
+    @property
+    def is_job(self):
+        """Whether it counts among the jobs of the pool's workers."""
+        return self.entry is not None and self.entry.job != NO_JOB
+
     cdef object begin(self):
         if self.pool is None:
             raise RuntimeError(NO_POOL)
-        return iterator_of(self.pool._manager.dispose(self.endpoint, self.entry.conn_))
+        call = self.pool._manager.dispose(self.endpoint, self.entry.conn_)
+        self.pool._expect_awaitable(call, 'dispose')
+        return iterator_of(call)
 
     cdef object returned(self, object value):
         self.failed()

@@ -87,13 +87,13 @@ cdef class OwnLoop:
         """Why the pool cannot be used from a loop."""
         if self.loop.is_closed():
             return (
-                f'the pool belongs to the event loop {self.loop!r}, which is closed, and still has {self.core.size} '
-                f'connections of it; it was now used from {loop!r}: expected close() before the loop ends, or '
-                'terminate() and a new pool'
+                f'{pool_text(self.core)} belongs to the event loop {self.loop!r}, which is closed, and still has '
+                f'{self.core.size} connections of it; it was now used from {loop!r}: expected close() before the loop '
+                'ends, or terminate() and a new pool'
             )
         return (
-            f'the pool belongs to the event loop {self.loop!r}, which used it first; it was now used from {loop!r}: '
-            'expected one pool for each event loop'
+            f'{pool_text(self.core)} belongs to the event loop {self.loop!r}, which used it first; '
+            f'it was now used from {loop!r}: expected one pool for each event loop'
         )
 
     cdef int bind(self) except -1:

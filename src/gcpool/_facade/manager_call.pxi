@@ -149,6 +149,13 @@ cdef class Growing(ManagerCall):
     A ticket whose connect neither succeeded nor failed is given back when this is freed.
     """
 
+    def __repr__(self):
+        if self.pool is None or self.ticket is None:
+            return f'<{type(self).__qualname__} of no pool>'
+        observer = self.pool._observer
+        endpoint = observer.text(pool_of(self.ticket).endpoint)
+        return f'<{type(self).__qualname__} of {observer.name!r} for {endpoint}: {self.ticket.state_name}>'
+
     @property
     def endpoint(self):
         """The endpoint to connect to."""

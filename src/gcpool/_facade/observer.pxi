@@ -43,6 +43,11 @@ cdef class Observer:
                 )
             return UnknownEndpoint(endpoint)
 
+    @property
+    def pool_text(self):
+        """The pool in the message of an error."""
+        return pool_text_of(self.name)
+
     def text(self, endpoint):
         """An endpoint in a message."""
         try:
@@ -134,6 +139,15 @@ cdef object without_frames(object error):
     return ConnectError(f'{type(error).__name__}: {error}')
 
 
+cdef str pool_text(PoolCore core):
+    # The pool in a message of the core.
+    return 'the pool' if core.name is None else pool_text_of(core.name)
+
+
+cdef inline str pool_text_of(object name):
+    return f'pool {name!r}'
+
+
 cdef str endpoint_text(PoolCore core, object endpoint):
     # An endpoint in a message of the core.
     return repr(endpoint) if core.describe is None else core.describe(endpoint)
@@ -143,8 +157,8 @@ cdef str endpoint_text(PoolCore core, object endpoint):
 
 cdef inline object expect_connection(PoolFacade pool, object conn):
     # What create() has returned. TypeError if that is no connection.
-    if conn is None:
-        refuse_connection(pool._manager)
+    if conn is None or PyCoro_CheckExact(conn):
+        refuse_connection(pool._manager, conn)
     return conn
 
 

@@ -12,13 +12,13 @@ cdef class ReadyConnections:
         return self if e is None else e.conn_
 
     cdef inline Entry take(self, object endpoint):
+        cdef double now
         if self.own_loop is None:
             raise RuntimeError(NO_POOL)
         self.own_loop.check()
-        if self.asks_before_use:
+        if gcp_unlikely(self.asks_before_use):
             return None
-        if endpoint is UNSET_ENDPOINT:      # without a default one none is found, and the slow path raises
+        if gcp_unlikely(endpoint is UNSET_ENDPOINT):    # without a default one none is found, and the slow path raises
             endpoint = self.default_endpoint
-        return entry_or_none(
-            take_idle(self.core, endpoint, read_clock(self.core), self.trusted_for, TAKEN_ENTRY)
-        )
+        now = gcp_monotonic_coarse() if uses_system_clock(self.core) else ask_clock(self.core)
+        return entry_or_none(take_idle(self.core, endpoint, now, self.trusted_for, TAKEN_ENTRY))

@@ -39,7 +39,10 @@ cdef class ReleaseCoroutine(ManagerCall):
         failure = self.failure
         ManagerCall.close(self)
         if failure is not None:
-            log.error('a release was refused, and its coroutine was closed before it raised the error: %s', failure)
+            log.error(
+                '%s: a release was refused, and its coroutine was closed before it raised the error: %s',
+                self.pool._observer.name, failure,
+            )
 
     @property
     def __class__(self):

@@ -5,31 +5,30 @@
 
 cdef inline Entry acquire_entry(SyncPool pool, object endpoint, object timeout):
     cdef void *core = <void *>pool._core
-    cdef void *e = take_idle(
-        <PoolCore>core, endpoint, read_clock(<PoolCore>core), pool.trusted_for, TAKEN_ENTRY
-    )
-    if e == NULL or pool.asks_before_use:
+    cdef double now = gcp_monotonic_coarse() if uses_system_clock(<PoolCore>core) else ask_clock(<PoolCore>core)
+    cdef void *e = take_idle(<PoolCore>core, endpoint, now, pool.trusted_for, TAKEN_ENTRY)
+    if gcp_unlikely(e == NULL) or gcp_unlikely(pool.asks_before_use):
         return pool.acquire_slowly(endpoint, timeout, entry_or_none(e))
     return owned_entry(e)
 
 
 cdef inline int release_entry(SyncPool pool, Entry e, unsigned int lease_no) except -1:
     cdef void *core = <void *>pool._core
-    if pool._hooks_release or gcp_load_char(&e.broken):
+    if gcp_unlikely(pool._hooks_release) or gcp_unlikely(gcp_load_char(&e.broken) != SOUND):
         return pool.release_by_manager(e, lease_no)
     return finish_in_core(pool, <PoolCore>core, e, lease_no)
 
 
 cdef inline int finish_in_core(SyncPool pool, PoolCore core, Entry e, unsigned int lease_no) except -1:
     # The end of a release: no hook has to run, or it has run.
-    cdef double now = read_clock(core)
-    if not release_fast(core, e, now, lease_no):
+    cdef double now = gcp_monotonic_coarse() if uses_system_clock(core) else ask_clock(core)
+    if gcp_unlikely(not release_fast(core, e, now, lease_no)):
         release_with_core_lock(core, e, now, &core.doomed_for_caller, lease_no)
     return dispose_if_due(pool, core, now)
 
 
 cdef inline int dispose_if_due(SyncPool pool, PoolCore core, double now) except -1:
-    if gcp_load_double(&core.deadlines.due_at) <= now or has_doomed(core):
+    if gcp_unlikely(gcp_load_double(&core.deadlines.due_at) <= now) or gcp_unlikely(has_doomed(core)):
         dispose_due(pool, now)
     return 0
 
@@ -55,14 +54,14 @@ cdef class SyncPool(PoolFacade):
         """
         cdef void *core = <void *>self._core
         cdef void *conn
-        if endpoint is UNSET_ENDPOINT:
+        cdef double now
+        if gcp_unlikely(endpoint is UNSET_ENDPOINT):
             endpoint = default_endpoint_of(self)
-        if timeout is not None or self.asks_before_use:
+        if gcp_unlikely(timeout is not None) or gcp_unlikely(self.asks_before_use):
             return acquire_entry(self, endpoint, checked_timeout(timeout)).conn_
-        conn = take_idle(
-            <PoolCore>core, endpoint, read_clock(<PoolCore>core), self.trusted_for, TAKEN_CONNECTION
-        )
-        if conn == NULL:
+        now = gcp_monotonic_coarse() if uses_system_clock(<PoolCore>core) else ask_clock(<PoolCore>core)
+        conn = take_idle(<PoolCore>core, endpoint, now, self.trusted_for, TAKEN_CONNECTION)
+        if gcp_unlikely(conn == NULL):
             return self.acquire_slowly(endpoint, None, None).conn_
         return owned_object(conn)
 
@@ -77,8 +76,8 @@ cdef class SyncPool(PoolFacade):
         As in generic-connection-pool, without a background collector this also closes connections that are due.
         """
         cdef void *core = <void *>self._core
-        cdef double now = read_clock(<PoolCore>core)
-        if not self._hooks_release and release_if_simple(<PoolCore>core, conn, endpoint, now):
+        cdef double now = gcp_monotonic_coarse() if uses_system_clock(<PoolCore>core) else ask_clock(<PoolCore>core)
+        if gcp_likely(not self._hooks_release) and gcp_likely(release_if_simple(<PoolCore>core, conn, endpoint, now)):
             dispose_if_due(self, <PoolCore>core, now)
         else:
             self.release_slowly(conn, endpoint)
@@ -135,9 +134,9 @@ cdef class SyncPool(PoolFacade):
         :raises ValueError: when ``timeout`` is negative or NaN
         """
         cdef SyncConnectionContext context
-        if endpoint is UNSET_ENDPOINT:
+        if gcp_unlikely(endpoint is UNSET_ENDPOINT):
             endpoint = default_endpoint_of(self)
-        if is_overridden(self):
+        if gcp_unlikely(is_overridden(self)):
             return self._connection_by_methods(endpoint, checked_timeout(timeout))
         context = SyncConnectionContext.__new__(SyncConnectionContext)
         set_up(context, self, endpoint, timeout)
@@ -198,8 +197,10 @@ cdef class SyncPool(PoolFacade):
         if self._watches_outages or not request_ticket(self._core, w):
             return False
         if not create_within(self, w, timeout):
-            endpoint = self._observer.text(w.endpoint)
-            raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint} was created')
+            raise ConnectionPoolClosedError(
+                f'{pool_text(self._core)} was closed while a connection to {endpoint_text(self._core, w.endpoint)} '
+                'was created'
+            )
         if self._core.keeps_growth:     # as in _connect()
             begin_disposals(self, INFINITY if timeout is None else self._core.now() + timeout)
         return True
@@ -275,18 +276,15 @@ cdef class SyncPool(PoolFacade):
         return finish_in_core(self, core, e, lease_no)
 
     def _work_next(self):
-        # For a worker: closes one connection that is doomed for workers, or else creates or checks one. False if there
-        # is none.
+        # For a worker: closes, creates or checks one connection, in this order. False if none may begin.
         cdef PoolCore core = self._core
         cdef Entry e
-        gcp_fence()     # as in begin_disposals(): this worker is not free any more
-        if jobs_for_workers(core) + gcp_load_int(&core.reserved) > 1:
-            self._closers.call()        # this dispose, connect or check may hang: another worker does the rest
-        e = core.take_doomed_for_worker()
+        gcp_fence()     # as in begin_disposals(): this worker is not looking any more
+        e = take_close(core)
         if e is not None:
             dispose_entry(self, e, INFINITY, True)
             return True
-        if gcp_load_int(&core.reserved):
+        if creates_to_begin(core):
             e = core.take_create(read_clock(core))
             if e is not None:
                 create_for_pool(self, e)
@@ -327,3 +325,13 @@ cdef class SyncPool(PoolFacade):
             dispose_all(self, &self._core.doomed_for_caller, end)
         finally:
             dispose_all(self, &self._core.doomed_for_worker, end)
+
+    def _leave_doomed_to_workers(self):
+        # For a close() that was interrupted: workers close what it has doomed for itself.
+        cdef Entry e = take_from(self._core, &self._core.doomed_for_caller)
+        try:
+            while e is not None:
+                doom_again(self._core, e)
+                e = take_from(self._core, &self._core.doomed_for_caller)
+        finally:
+            begin_disposals(self, self._core.now())

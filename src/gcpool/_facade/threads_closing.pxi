@@ -44,7 +44,7 @@ cdef int dispose_entry(SyncPool pool, Entry e, double deadline, bint by_worker) 
     cdef double begun = pool._core.now()
     timeout = pool._dispose_timeout
     error = None
-    failure = try_keep_one_idle(pool) if e.is_relief and not e.flag.waiter_will_expire_relief else None
+    failure = try_keep_one_idle(pool) if e.mark.relief == IS_RELIEF else None
     try:
         if deadline != INFINITY:
             left = dispose_time(deadline, pool._core.now())
@@ -70,23 +70,27 @@ cdef int begin_disposals(SyncPool pool, double deadline) except -1:
     # whoever is served a connection checks it.
     cdef bint called
     failure = None
-    # A caller that has doomed a connection then looks which workers are free; a worker that has left the free ones
-    # then looks for doomed connections. The fences keep both in this order, so that one of the two sees the other.
+    # A caller that has doomed a connection then looks which workers are waiting or looking; a worker that has left
+    # these then looks for a job. The fences keep both in this order, so that one of the two sees the other.
     gcp_fence()
-    if jobs_for_workers(pool._core) == 0:
+    if left_to_workers(pool._core) == 0:
         return 0
+    if jobs_to_begin(pool._core) == 0 and not gcp_is_finalizing():
+        return 0                # a worker at work begins them when it has ended its job
     try:
-        called = pool._closers.call()
+        called = pool._workers.call()
     except BaseException as exc:
         # A signal handler may have raised inside the call. No worker would learn what is doomed, so call once more.
         failure = exc
         try:
-            called = pool._closers.call()
+            called = pool._workers.call()
         except BaseException:       # again: the caller closes it
             called = False
     if not called:
         try:
             pool._core.give_up_checks(read_clock(pool._core))
+            if creates_to_begin(pool._core):
+                pool._core.ask_workers()        # the waiters connect, unless a worker can be had by now
         finally:
             dispose_all(pool, &pool._core.doomed_for_worker, deadline)
     if failure is not None:
@@ -95,10 +99,10 @@ cdef int begin_disposals(SyncPool pool, double deadline) except -1:
 
 
 cdef object try_keep_one_idle(SyncPool pool):
-    # Has a closing thread call expire_relief() in time, if no waiting acquire does. Returns what a signal handler
-    # raised here, or None: the caller first finishes its own work.
+    # Has a worker call expire_relief() in time, if no waiting acquire does. Returns what a signal handler raised here,
+    # or None: the caller first finishes its own work.
     try:
-        pool._closers.keep_one_for_timers()
+        pool._workers.keep_one_for_timers()
     except BaseException as exc:
         return exc
     return None

@@ -13,7 +13,8 @@ LEAST_DISPOSE_TIME = LEAST_DISPOSE_TIME_
 GRACE = GRACE_
 
 # How many connections of a pool are closed at the same time, at most. One at a time would not do: its close may hang.
-PARALLEL_DISPOSALS = 64
+cdef int PARALLEL_DISPOSALS_ = 64
+PARALLEL_DISPOSALS = PARALLEL_DISPOSALS_
 
 # A timeout of so many seconds or more means no limit: a socket cannot wait longer.
 cdef double ENDLESS_ = 9e9

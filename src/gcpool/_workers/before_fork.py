@@ -6,19 +6,19 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .closers import SyncClosers
     from .collector_threads import SyncCollector
+    from .workers_threads import SyncWorkers
 
 __all__ = ['MAX_FORK_DELAY', 'dismiss_idle_threads', 'forget_idle_threads', 'idle_threads', 'recall_dismissed']
 
 # Seconds that idle threads get to end before the process forks.
 MAX_FORK_DELAY = 0.1
 
-# The threads that wait for work, and the collector or the closers that each belongs to.
-idle_threads: 'dict[threading.Thread, SyncCollector | SyncClosers]' = {}
+# The threads that wait for work, and the collector or the workers that each belongs to.
+idle_threads: 'dict[threading.Thread, SyncCollector | SyncWorkers]' = {}
 
-# The collectors and closers whose threads were dismissed for a fork that has not happened yet.
-_dismissed: 'list[SyncCollector | SyncClosers]' = []
+# The collectors and workers whose threads were dismissed for a fork that has not happened yet.
+_dismissed: 'list[SyncCollector | SyncWorkers]' = []
 
 
 def dismiss_idle_threads() -> None:

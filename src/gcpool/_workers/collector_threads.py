@@ -16,7 +16,7 @@ __all__ = ['SyncCollector']
 class _CollectorThread:
     """One collector's thread, and what wakes it.
 
-    It knows its process by the id and not, as the closers do, by the core's fork epoch: the pool's end wakes the
+    It knows its process by the id and not by the core's fork epoch: the pool's end wakes the
     thread, too, and then there is no core to be asked.
 
     :ivar pid: the process that the thread belongs to

@@ -45,7 +45,7 @@ class AsyncEvents:
         """Have ``on_event`` called."""
         pool = self._pool()
         loop = None if pool is None else pool._bound_loop
-        if pool is None or loop is None or loop.is_closed():
+        if pool is None or (loop is not None and loop.is_closed()):
             # A coroutine has outlived its loop.
             return
         if self._fork_epoch != pool._core.fork_epoch:
@@ -59,6 +59,9 @@ class AsyncEvents:
                 logger.warning('%s: on_event is too slow, events are dropped', self._pool_name)
             return
         self._waiting.append(event)
+        if loop is None:
+            # No loop has used the pool yet: suspend() binds it to none. The first event in a loop has all of them told.
+            return
         if pool._runs_in_other_thread():
             loop.call_soon_threadsafe(self._ensure_task)
         else:

@@ -1,6 +1,5 @@
 """The thread that calls a pool's ``on_event``."""
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from typing import Any
 from gcpool._core import logger
 from gcpool.observers import PoolEvent
 
+from .per_process import PerProcess
 from .threads import StartWarning, make_this_thread_known, start_thread
 
 __all__ = ['MAX_EVENTS', 'SyncEvents']
@@ -42,14 +42,12 @@ class SyncEvents:
     :param name: the name of the pool
     """
 
-    _getpid = staticmethod(os.getpid)
-
     def __init__(self, on_event: Callable[[PoolEvent], object], name: str):
         self._on_event = on_event
         self._pool_name = name
         self._name = f'gcpool-{name}-events'
-        # By process: the events of another one are told there. A dict, because its setdefault() is atomic.
-        self._by_pid: dict[int, _ProcessEvents] = {}
+        # The events of another process are told there.
+        self._per_process = PerProcess(_ProcessEvents)
         self._start_warning = StartWarning('thread %s cannot be started, so events wait: %s', self._name)
 
     def bind(self, pool: Any) -> None:
@@ -57,7 +55,7 @@ class SyncEvents:
 
     def put(self, event: PoolEvent) -> None:
         """Have ``on_event`` called."""
-        process = self._of_this_process()
+        process = self._per_process.get()
         if len(process.waiting) >= MAX_EVENTS:
             if not process.dropped:
                 process.dropped = True
@@ -65,16 +63,6 @@ class SyncEvents:
             return
         process.waiting.append(event)
         self._ensure_thread(process)
-
-    def _of_this_process(self) -> _ProcessEvents:
-        pid = self._getpid()
-        process = self._by_pid.get(pid)
-        if process is None:
-            process = self._by_pid.setdefault(pid, _ProcessEvents())
-            for other in list(self._by_pid):
-                if other != pid:
-                    self._by_pid.pop(other, None)
-        return process
 
     def _ensure_thread(self, process: _ProcessEvents) -> None:
         if process.thread is not None and process.thread.is_alive():
@@ -112,7 +100,7 @@ class SyncEvents:
 
     def threads(self) -> list[threading.Thread]:
         """The thread that tells events, if there is one, and the caller is another one. Tells what waits otherwise."""
-        process = self._of_this_process()
+        process = self._per_process.get()
         thread = process.thread
         if thread is threading.current_thread():
             return []

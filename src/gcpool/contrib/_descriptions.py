@@ -5,7 +5,9 @@ import urllib.parse
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-__all__ = ['description_of', 'shown']
+from gcpool._core import UnknownEndpoint
+
+__all__ = ['described', 'description_of', 'shown']
 
 _URL = re.compile(r'(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)', re.DOTALL)
 _WEB = re.compile(r'https?://', re.IGNORECASE)
@@ -44,6 +46,17 @@ def shown(endpoint: Hashable) -> Any:
         return endpoint
     text = _shown_text(endpoint)
     return endpoint if text is None else text
+
+
+def described(manager: Any, endpoint: Hashable) -> Any:
+    """Return what the messages of a manager show of an endpoint, as the pool's do.
+
+    :param manager: its ``describe_endpoint`` may be that of a user's subclass. If that raises, the class is shown.
+    """
+    try:
+        return manager.describe_endpoint(endpoint)
+    except Exception:  # noqa: BLE001
+        return UnknownEndpoint(endpoint)
 
 
 def description_of(params: object) -> str | None:

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 
 from gcpool._core import GuardedLogger
+from gcpool._green_threads import threads_are_green
 from gcpool.contrib._attempts import call_in_thread
 from gcpool.contrib._goodbye import hold_socket
-from gcpool.contrib._watchdog import has_greenlets_for_threads
 
 __all__ = ['ASK_AGAIN', 'CANCEL_TIMEOUT', 'LOOK', 'LibpqCancel', 'LibpqSession', 'ask_in_thread']
 
@@ -122,5 +122,5 @@ def ask_in_thread(ask: Callable[[], object], ended: Callable[[], object]) -> Non
             ended()
 
     # If threads are greenlets, blocking in one would stop all others.
-    if has_greenlets_for_threads() or call_in_thread(run, lambda _: None, 'gcpool-cancel') is None:
+    if threads_are_green() or call_in_thread(run, lambda _: None, 'gcpool-cancel') is None:
         ended()

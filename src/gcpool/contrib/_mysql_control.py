@@ -5,7 +5,6 @@ from collections.abc import Generator, Hashable, Mapping
 from typing import Any
 
 from gcpool._core import GuardedLogger
-from gcpool.contrib._descriptions import shown
 from gcpool.contrib._mysql_session import SessionState
 
 __all__ = ['ControlLog', 'control_params', 'steps_to_kill']
@@ -85,14 +84,17 @@ class ControlLog:
         if waited >= _TELLING * limit:
             self._silent_until[endpoint] = time.monotonic() + _SILENCE
 
-    def note_failure(self, endpoint: Hashable, exc: BaseException) -> None:
-        """Record that a session could not be ended, and log a warning, once until ending works again."""
+    def note_failure(self, endpoint: Hashable, shown: object, exc: BaseException) -> None:
+        """Record that a session could not be ended, and log a warning, once until ending works again.
+
+        :param shown: what the log shows in place of the endpoint
+        """
         tell = logger.debug if endpoint in self._failing else logger.warning
         self._failing.add(endpoint)
         tell(
             'a connection to %r was closed while its statement ran, and the server could not be told to end that, '
             'so it may go on running: %s: %s',
-            shown(endpoint),
+            shown,
             type(exc).__name__,
             exc,
         )

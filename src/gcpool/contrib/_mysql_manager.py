@@ -4,7 +4,7 @@ from collections.abc import Collection, Hashable
 from typing import Any, Literal
 
 from gcpool._core import GuardedLogger
-from gcpool.contrib._descriptions import shown
+from gcpool.contrib._descriptions import described
 from gcpool.contrib._errors import (
     BAD_PARAMS,
     advice_for_os_error,
@@ -89,7 +89,7 @@ class ManagerBase(OnePlace):
 
     def _refuse_useless(self, endpoint: Hashable, conn: SessionState) -> None:
         if self._is_useless(endpoint, conn):
-            raise DiscardConnection(f'the connection to {shown(endpoint)!r} is alive, but useless')
+            raise DiscardConnection(f'the connection to {described(self, endpoint)!r} is alive, but useless')
 
     def _give_up(self, endpoint: Hashable, conn: SessionState, exc: BaseException, logger: Any) -> None:
         """Close a connection that a release could not restore.
@@ -98,8 +98,12 @@ class ManagerBase(OnePlace):
         """
         conn.give_up_restoring()
         if isinstance(exc, self._NOT_RESTORED):
-            logger.warning('a connection to %r cannot be rolled back or reset, it is closed: %s', shown(endpoint), exc)
-            raise DiscardConnection(f'the connection to {shown(endpoint)!r} cannot be rolled back or reset') from exc
+            logger.warning(
+                'a connection to %r cannot be rolled back or reset, it is closed: %s', described(self, endpoint), exc
+            )
+            raise DiscardConnection(
+                f'the connection to {described(self, endpoint)!r} cannot be rolled back or reset'
+            ) from exc
 
 
 def raise_refused(

@@ -13,7 +13,7 @@ from psycopg.errors import ConnectionTimeout
 from psycopg.pq import TransactionStatus
 
 from gcpool._core import GuardedLogger
-from gcpool.contrib._descriptions import shown
+from gcpool.contrib._descriptions import described, shown
 from gcpool.contrib._errors import (
     BAD_PARAMS,
     check_source,
@@ -210,11 +210,11 @@ class ManagerBase(OnePlace, Generic[_AnyConnT]):
         why = why_unfit(conn)
         if why is not None:
             if not conn.closed:
-                logger.warning('discarding a connection to %r that was returned %s', shown(endpoint), why)
-            raise DiscardConnection(f'a connection to {shown(endpoint)!r} was returned {why}')
+                logger.warning('discarding a connection to %r that was returned %s', described(self, endpoint), why)
+            raise DiscardConnection(f'a connection to {described(self, endpoint)!r} was returned {why}')
         if self._generations.any_retired and self._is_retired(endpoint, conn):
             raise DiscardConnection(
-                f'a connection to {shown(endpoint)!r} is older than an error that discredits its server'
+                f'a connection to {described(self, endpoint)!r} is older than an error that discredits its server'
             )
 
     @staticmethod
@@ -269,8 +269,10 @@ class ManagerBase(OnePlace, Generic[_AnyConnT]):
         self._session_of(conn).leave(conn)
         if isinstance(exc, Exception):
             reason = str(exc) or type(exc).__name__
-            logger.warning('discarding a connection to %r that cannot be rolled back: %s', shown(endpoint), reason)
-            raise DiscardConnection(f'a connection to {shown(endpoint)!r} cannot be rolled back') from exc
+            logger.warning(
+                'discarding a connection to %r that cannot be rolled back: %s', described(self, endpoint), reason
+            )
+            raise DiscardConnection(f'a connection to {described(self, endpoint)!r} cannot be rolled back') from exc
 
     def _leave_after_check(self, conn: Any, exc: BaseException) -> None:
         """Close a connection whose check has failed, or was interrupted."""

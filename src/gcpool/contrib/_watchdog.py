@@ -12,18 +12,18 @@ import logging
 import math
 import os
 import socket
-import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, TypeAlias, final
+from typing import ClassVar, TypeAlias, final
 
+from gcpool._green_threads import threads_are_green
 from gcpool._workers.threads import Wakeup, start_thread
 from gcpool.contrib._latch import Latch
 from gcpool.contrib._sockets import shut_down
 
-__all__ = ['CutOff', 'cut_off_after', 'has_greenlets_for_threads', 'shut_down_descriptor']
+__all__ = ['CutOff', 'cut_off_after', 'shut_down_descriptor']
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class CutOff:
         # entered first stays, because setdefault() is atomic.
         self._ended_by: dict[str, tuple[int, Latch] | None] = {}
         self._process = os.getpid()
-        if has_greenlets_for_threads():
+        if threads_are_green():
             # A greenlet per watch costs little. A shared lock would work only while the gevent hub in which it was
             # created runs.
             self._timer = Wakeup()
@@ -139,12 +139,6 @@ def _wait_and_expire(timer: Wakeup, seconds: float, reference: 'weakref.ref[CutO
         cut_off = reference()
         if cut_off is not None:
             cut_off.expire()
-
-
-def has_greenlets_for_threads() -> bool:
-    """Tell whether a blocking call in a thread stops all others, because gevent has made threads greenlets."""
-    monkey: Any = sys.modules.get('gevent.monkey')
-    return monkey is not None and bool(monkey.is_module_patched('threading'))
 
 
 @final

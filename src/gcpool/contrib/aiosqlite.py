@@ -21,7 +21,7 @@ from typing import Any, cast
 
 from gcpool._core import GuardedLogger
 from gcpool._workers.threads import start_thread
-from gcpool.contrib._descriptions import shown
+from gcpool.contrib._descriptions import described, shown
 from gcpool.contrib._parameters import Reset, time_limit
 from gcpool.contrib._sqlite_connection import INTERRUPT_INTERVAL, PooledConnection, is_closed, roll_back
 from gcpool.contrib.sqlite3 import BROKEN_CODES, IsolationLevel, SqliteEndpoint
@@ -364,13 +364,15 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
         """
         raw = conn.raw
         if raw is None:
-            raise DiscardConnection(f'the connection to {shown(endpoint)!r} is closed')
+            raise DiscardConnection(f'the connection to {described(self, endpoint)!r} is closed')
         if conn.is_busy:
-            raise DiscardConnection(f'the connection to {shown(endpoint)!r} is still executing a statement')
+            raise DiscardConnection(f'the connection to {described(self, endpoint)!r} is still executing a statement')
         if self._sync._closes_at_release:  # noqa: SLF001
-            raise DiscardConnection(f"reset='full' closes the connection to {shown(endpoint)!r}")
+            raise DiscardConnection(f"reset='full' closes the connection to {described(self, endpoint)!r}")
         if self._generations.any_retired and self._sync._is_retired(endpoint, raw):  # noqa: SLF001
-            raise DiscardConnection(f'the connection to {shown(endpoint)!r} is older than an error of broken_codes')
+            raise DiscardConnection(
+                f'the connection to {described(self, endpoint)!r} is older than an error of broken_codes'
+            )
         if not raw.in_transaction and not raw.has_given_out:
             raw.take_back()
             return None
@@ -378,8 +380,8 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
         try:
             await conn._execute(_tidy_up, raw)  # noqa: SLF001
         except sqlite3.Error as exc:
-            logger.warning('closing a connection to %r that cannot be rolled back: %s', shown(endpoint), exc)
-            raise DiscardConnection(f'the connection to {shown(endpoint)!r} cannot be rolled back') from exc
+            logger.warning('closing a connection to %r that cannot be rolled back: %s', described(self, endpoint), exc)
+            raise DiscardConnection(f'the connection to {described(self, endpoint)!r} cannot be rolled back') from exc
         return ROLLED_BACK if left_open else None
 
     async def is_broken(self, endpoint: SqliteEndpoint, conn: Connection, exc: BaseException) -> bool:

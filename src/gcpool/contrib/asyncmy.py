@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Hashable
 from typing import Any, Literal
 
 from gcpool._core import GuardedLogger
-from gcpool.contrib._descriptions import shown
+from gcpool.contrib._descriptions import described
 from gcpool.contrib._errors import errors_in, look_up_async, raise_bad_params, raise_connect_timeout, to_params
 from gcpool.contrib._mysql import BAD_ARGUMENTS, BROKEN_CODES, CLOSING_IN_CREATE, KILLED_MEANWHILE, error_number
 from gcpool.contrib._mysql_control import control_params, steps_to_kill
@@ -156,7 +156,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
         try:
             await _within(self._kill(endpoint, conn), seconds)
         except Exception as exc:  # noqa: BLE001  (the callable that gives the parameters may raise anything)
-            self._control_log.note_failure(endpoint, exc)
+            self._control_log.note_failure(endpoint, described(self, endpoint), exc)
         else:
             self._control_log.note_success(endpoint)
 
@@ -218,7 +218,9 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
             rolled back or reset, or has had an error of ``broken_codes``
         """
         if not (conn.in_order and conn.is_quiet()):
-            raise DiscardConnection(f'the connection to {shown(endpoint)!r} is closed or was not read to its end')
+            raise DiscardConnection(
+                f'the connection to {described(self, endpoint)!r} is closed or was not read to its end'
+            )
         self._refuse_useless(endpoint, conn)
         left_open = conn.is_in_transaction
         if not self._needs_restoring(conn):

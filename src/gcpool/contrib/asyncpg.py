@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 from gcpool._core import GuardedLogger
-from gcpool.contrib._descriptions import shown
+from gcpool.contrib._descriptions import described
 from gcpool.contrib._errors import (
     BAD_PARAMS,
     advice_for_os_error,
@@ -225,7 +225,7 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, 'Connectio
             await asyncio.wait_for(conn.close(timeout=limit), limit)
         except _CONNECTION_ERRORS as exc:
             _abort(conn)
-            logger.debug('a connection to %r was aborted, it could not be closed: %r', shown(endpoint), exc)
+            logger.debug('a connection to %r was aborted, it could not be closed: %r', described(self, endpoint), exc)
         except BaseException:
             _abort(conn)
             raise
@@ -315,7 +315,9 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, 'Connectio
         """
         self._check_fit(endpoint, conn)
         if (self._generations.any_retired or self._schemas.any_retired) and not await self._is_useful(endpoint, conn):
-            raise DiscardConnection(f'a connection to {shown(endpoint)!r} is older than an error of broken_codes')
+            raise DiscardConnection(
+                f'a connection to {described(self, endpoint)!r} is older than an error of broken_codes'
+            )
         left_open = conn.is_in_transaction()
         if not self._resets_all and not left_open:
             return None
@@ -326,32 +328,41 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, 'Connectio
                 await asyncio.wait_for(_roll_back(conn), self._rollback_timeout)
         except _CONNECTION_ERRORS as exc:
             conn.terminate()
-            logger.warning('discarding a connection to %r that cannot be rolled back: %r', shown(endpoint), exc)
-            raise DiscardConnection(f'a connection to {shown(endpoint)!r} cannot be rolled back') from exc
+            logger.warning(
+                'discarding a connection to %r that cannot be rolled back: %r', described(self, endpoint), exc
+            )
+            raise DiscardConnection(f'a connection to {described(self, endpoint)!r} cannot be rolled back') from exc
         except BaseException:
             conn.terminate()
             raise
         return ROLLED_BACK if left_open else None
 
-    @staticmethod
-    def _check_fit(endpoint: DbEndpoint, conn: Any) -> None:
+    def _check_fit(self, endpoint: DbEndpoint, conn: Any) -> None:
         if conn.is_closed():
-            raise DiscardConnection(f'a connection to {shown(endpoint)!r} was returned closed')
+            raise DiscardConnection(f'a connection to {described(self, endpoint)!r} was returned closed')
         if is_lost_or_busy(conn):
             # Not aborted here: while it is being closed, the server can be told to cancel.
-            raise DiscardConnection(f'a connection to {shown(endpoint)!r} was returned in the middle of a statement')
+            raise DiscardConnection(
+                f'a connection to {described(self, endpoint)!r} was returned in the middle of a statement'
+            )
         if CopyWatch.saw_unfinished(conn):
             cancel_copy(conn)
-            raise DiscardConnection(f'a connection to {shown(endpoint)!r} was returned in the middle of a COPY')
+            raise DiscardConnection(
+                f'a connection to {described(self, endpoint)!r} was returned in the middle of a COPY'
+            )
         if has_ended_unnoticed(conn):
-            logger.warning('discarding a connection to %r whose transaction() was ended by SQL', shown(endpoint))
-            raise DiscardConnection(f'the transaction() of a connection to {shown(endpoint)!r} was ended by SQL')
+            logger.warning(
+                'discarding a connection to %r whose transaction() was ended by SQL', described(self, endpoint)
+            )
+            raise DiscardConnection(
+                f'the transaction() of a connection to {described(self, endpoint)!r} was ended by SQL'
+            )
 
     async def _undo_all(self, endpoint: DbEndpoint, conn: Any) -> None:
         additions = Additions.of(conn)
         if not additions.restore(conn):
             raise DiscardConnection(
-                f"the type codecs of a connection to {shown(endpoint)!r} were changed, reset='full'"
+                f"the type codecs of a connection to {described(self, endpoint)!r} were changed, reset='full'"
             )
         statements = FULL_RESET
         if conn.is_in_transaction():

@@ -14,7 +14,7 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import TypeGuard
 
-from gcpool.contrib._descriptions import shown
+from gcpool.contrib._descriptions import described, shown
 from gcpool.contrib._endpoints import HIGHEST_PORT, normal_host
 from gcpool.contrib._errors import advice_for_os_error, raise_connect_error, raise_connect_timeout
 from gcpool.contrib._http_connection import PooledConnection, PooledHttpConnection, PooledHttpsConnection
@@ -147,7 +147,7 @@ class HttpConnectionManager(BaseConnectionManager[HttpEndpoint, Connection]):
         pooled = _pooled(conn)
         reason = pooled.why_unfit()
         if reason is not None:
-            raise DiscardConnection(f'the connection to {shown(endpoint)!r} is unfit: {reason}')
+            raise DiscardConnection(f'the connection to {described(self, endpoint)!r} is unfit: {reason}')
         pooled.timeout = self._timeout
         if pooled.sock.gettimeout() != self._timeout:
             pooled.sock.settimeout(self._timeout)

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from gcpool._core import GuardedLogger
 from gcpool.contrib._attempts import Attempts, deadline_after
-from gcpool.contrib._descriptions import shown
+from gcpool.contrib._descriptions import described
 from gcpool.contrib._errors import (
     BAD_PARAMS,
     check_source,
@@ -294,10 +294,10 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, Connection
             a statement or of a two-phase commit)
         """
         if conn.closed:
-            raise DiscardConnection(f'a connection to {shown(endpoint)!r} was returned closed')
+            raise DiscardConnection(f'a connection to {described(self, endpoint)!r} was returned closed')
         if self._generations.any_retired and self._is_retired(endpoint, conn):
             raise DiscardConnection(
-                f'a connection to {shown(endpoint)!r} is older than an error that discredits its server'
+                f'a connection to {described(self, endpoint)!r} is older than an error that discredits its server'
             )
         try:
             if _is_ready(conn) and not self._resets_all:
@@ -312,8 +312,10 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, Connection
             if was_cut_off():
                 raise psycopg2.OperationalError('the server did not answer in time')
         except psycopg2.Error as exc:
-            logger.warning('discarding a connection to %r that cannot be rolled back: %s', shown(endpoint), exc)
-            raise DiscardConnection(f'a connection to {shown(endpoint)!r} cannot be rolled back') from exc
+            logger.warning(
+                'discarding a connection to %r that cannot be rolled back: %s', described(self, endpoint), exc
+            )
+            raise DiscardConnection(f'a connection to {described(self, endpoint)!r} cannot be rolled back') from exc
         except BaseException:
             self._end(conn)
             raise

@@ -8,7 +8,7 @@ from typing import Any, Literal, NoReturn
 
 from gcpool._core import GuardedLogger
 from gcpool.contrib._attempts import deadline_after, time_left
-from gcpool.contrib._descriptions import shown
+from gcpool.contrib._descriptions import described, shown
 from gcpool.contrib._errors import errors_in, look_up, raise_bad_params, raise_connect_timeout, to_params
 from gcpool.contrib._latch import Latch
 from gcpool.contrib._mysql import BAD_ARGUMENTS, BROKEN_CODES, CLOSING_IN_CREATE, KILLED_MEANWHILE, error_number
@@ -154,7 +154,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
         try:
             self._kill(endpoint, conn, deadline)
         except Exception as exc:  # noqa: BLE001  (the callable that gives the parameters may raise anything)
-            self._control_log.note_failure(endpoint, exc)
+            self._control_log.note_failure(endpoint, described(self, endpoint), exc)
         else:
             self._control_log.note_success(endpoint)
 
@@ -219,9 +219,11 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
             rolled back or reset, or has had an error of ``broken_codes``
         """
         if not conn.open:
-            raise DiscardConnection(f'the connection to {shown(endpoint)!r} is closed')
+            raise DiscardConnection(f'the connection to {described(self, endpoint)!r} is closed')
         if not conn.in_order or conn.has_unread():
-            raise DiscardConnection(f'the connection to {shown(endpoint)!r} has an answer that was not read to its end')
+            raise DiscardConnection(
+                f'the connection to {described(self, endpoint)!r} has an answer that was not read to its end'
+            )
         self._refuse_useless(endpoint, conn)
         left_open = conn.is_in_transaction
         if not self._needs_restoring(conn):

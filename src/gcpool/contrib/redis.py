@@ -15,7 +15,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
 from typing import Any, Literal, NoReturn
 
-from gcpool.contrib._descriptions import shown
+from gcpool.contrib._descriptions import described
 from gcpool.contrib._errors import (
     BAD_PARAMS,
     advice_for_os_error,
@@ -260,12 +260,12 @@ class RedisConnectionManager(_ManagerBase, SyncConnectionManager[RedisEndpoint, 
         :raise DiscardConnection: it is unfit, or could not be reset
         """
         ours = pooled(conn)
-        _take_back(endpoint, ours)
+        _take_back(self, endpoint, ours)
         if self._resets and ours.is_used:
             try:
                 ours.reset(self._reset_timeout)
             except redis.RedisError as exc:
-                raise _not_reset(endpoint, exc) from exc
+                raise _not_reset(self, endpoint, exc) from exc
 
     def is_broken(self, endpoint: RedisEndpoint, conn: Connection, exc: BaseException) -> bool:
         """Tell whether the connection is unfit, or ``exc`` is of a kind that a lost connection raises.
@@ -357,12 +357,12 @@ class AsyncRedisConnectionManager(_ManagerBase, AsyncConnectionManager[RedisEndp
         :raise DiscardConnection: it is unfit, or could not be reset
         """
         ours = async_pooled(conn)
-        _take_back(endpoint, ours)
+        _take_back(self, endpoint, ours)
         if self._resets and ours.is_used:
             try:
                 await ours.reset(self._reset_timeout)
             except redis.RedisError as exc:
-                raise _not_reset(endpoint, exc) from exc
+                raise _not_reset(self, endpoint, exc) from exc
 
     async def is_broken(self, endpoint: RedisEndpoint, conn: AsyncConnection, exc: BaseException) -> bool:
         """Tell whether the connection is unfit, or ``exc`` is of a kind that a lost connection raises.
@@ -392,15 +392,15 @@ _NOT_LOST = (
 )
 
 
-def _not_reset(endpoint: Hashable, exc: redis.RedisError) -> DiscardConnection:
+def _not_reset(manager: _ManagerBase, endpoint: Hashable, exc: redis.RedisError) -> DiscardConnection:
     return DiscardConnection(
-        f'the connection to {shown(endpoint)!r} could not be reset ({type(exc).__name__}: {exc}): '
+        f'the connection to {described(manager, endpoint)!r} could not be reset ({type(exc).__name__}: {exc}): '
         "reset='full' needs RESET of Redis 6.2, and credentials that are still valid"
     )
 
 
-def _take_back(endpoint: Hashable, conn: PooledConnection | AsyncPooledConnection) -> None:
+def _take_back(manager: _ManagerBase, endpoint: Hashable, conn: PooledConnection | AsyncPooledConnection) -> None:
     reason = conn.why_unfit(conn.is_connected)
     if reason is not None:
-        raise DiscardConnection(f'the connection to {shown(endpoint)!r} is unfit: {reason}')
+        raise DiscardConnection(f'the connection to {described(manager, endpoint)!r} is unfit: {reason}')
     conn.take_client_back()

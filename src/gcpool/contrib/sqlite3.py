@@ -21,7 +21,7 @@ from typing import Literal
 
 from gcpool._core import GuardedLogger
 from gcpool.contrib._attempts import deadline_after, time_left
-from gcpool.contrib._descriptions import shown
+from gcpool.contrib._descriptions import described, shown
 from gcpool.contrib._errors import BAD_PARAMS, errors_in, raise_connect_error
 from gcpool.contrib._generations import Generations
 from gcpool.contrib._parameters import Reset, check_codes, resets_all, some_seconds
@@ -239,8 +239,8 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
             except sqlite3.OperationalError as exc:
                 if bounded and _is_busy(exc):
                     raise ConnectTimeout(
-                        f'no connection to endpoint {shown(endpoint)!r} could be made in time: it was locked too long '
-                        f'for {statement!r}; who holds a transaction open?',
+                        f'no connection to endpoint {described(self, endpoint)!r} could be made in time: '
+                        f'it was locked too long for {statement!r}; who holds a transaction open?',
                         endpoint,
                     ) from exc
                 raise
@@ -299,16 +299,18 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
             ``reset`` is ``'full'``
         """
         if is_closed(conn):
-            raise DiscardConnection(f'the connection to {shown(endpoint)!r} is closed')
+            raise DiscardConnection(f'the connection to {described(self, endpoint)!r} is closed')
         try:
             if not conn.take_back():
                 raise DiscardConnection(
-                    f'another thread is executing a statement with the connection to {shown(endpoint)!r}'
+                    f'another thread is executing a statement with the connection to {described(self, endpoint)!r}'
                 )
             if self._closes_at_release:
-                raise DiscardConnection(f"reset='full' closes the connection to {shown(endpoint)!r}")
+                raise DiscardConnection(f"reset='full' closes the connection to {described(self, endpoint)!r}")
             if self._generations.any_retired and self._is_retired(endpoint, conn):
-                raise DiscardConnection(f'the connection to {shown(endpoint)!r} is older than an error of broken_codes')
+                raise DiscardConnection(
+                    f'the connection to {described(self, endpoint)!r} is older than an error of broken_codes'
+                )
             left_open = conn.in_transaction and conn.is_left_open
             if conn.in_transaction:
                 roll_back(conn)
@@ -316,9 +318,9 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
             # dispose() closes it.
             raise
         except sqlite3.Error as exc:
-            logger.warning('closing a connection to %r that cannot be rolled back: %s', shown(endpoint), exc)
+            logger.warning('closing a connection to %r that cannot be rolled back: %s', described(self, endpoint), exc)
             conn.close()
-            raise DiscardConnection(f'the connection to {shown(endpoint)!r} cannot be rolled back') from exc
+            raise DiscardConnection(f'the connection to {described(self, endpoint)!r} cannot be rolled back') from exc
         except BaseException:
             conn.close()
             raise

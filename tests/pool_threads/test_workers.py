@@ -1,0 +1,182 @@
+# Generated from tests/pool/test_workers.py by .github/scripts/generate_threading.py; do not edit.
+
+"""How many connections a pool creates, checks and closes in the background at a time, and which come first."""
+
+from typing import Any
+
+import pytest
+
+from gcpool.threading import NullConnectionPool
+from tests.pool_threads.support import Case, CheckingManager, Gate
+from tests.threads.runtime import Job, spawn, until
+
+
+def begin_creates(case: Case, endpoint: Any, count: int = 1) -> tuple[list[Gate], list['Job[Any]']]:
+    """Have the pool begin to create connections that take until the test opens their gates."""
+    gates, jobs = [], []
+    for _ in range(count):
+        gate = Gate()
+        case.manager.script('create', gate)
+        jobs.append(spawn(case.pool.acquire, endpoint))
+        gate.reached()
+        gates.append(gate)
+    return gates, jobs
+
+
+def test_a_job_beyond_max_workers_waits_and_is_done() -> None:
+    with Case(create_in_background=True, max_workers=1) as case:
+        [gate], jobs = begin_creates(case, 'a')
+        jobs += [spawn(case.pool.acquire, endpoint) for endpoint in 'bc']
+        case.waiting(3)
+        assert case.pool._core.jobs_at_work == 1
+        assert case.manager.calls == ['create a']
+        assert case.stats['creating'] == 3, 'it has its slot'
+        gate.open()
+        case.release(*[job.result() for job in jobs])
+        assert case.manager.calls == ['create a', 'create b', 'create c']
+        assert case.pool._core.jobs_at_work == 0
+
+
+def test_without_a_bound_a_server_that_does_not_answer_keeps_no_other_waiting() -> None:
+    with Case(create_in_background=True) as case:
+        deaf = [begin_creates(case, endpoint, 2) for endpoint in 'abcdefgh']
+        assert case.pool._core.jobs_at_work == 16
+        assert case.cycle('healthy') == 'healthy1'
+        for gates, jobs in deaf:
+            for gate in gates:
+                gate.open()
+            case.release(*[job.result() for job in jobs])
+
+
+def test_with_a_bound_creates_to_a_server_that_does_not_answer_leave_a_worker_to_closes() -> None:
+    with Case(create_in_background=True, max_workers=3) as case:
+        case.cycle('idle')
+        gates, jobs = begin_creates(case, 'deaf', 2)
+        jobs.append(spawn(case.pool.acquire, 'healthy'))
+        case.waiting(3)
+        case.pool.drain('idle')
+        until(lambda: case.manager.living == [])
+        assert case.manager.calls.count('create healthy') == 0, 'of three workers two may create'
+        gates[0].open()
+        case.release(jobs[2].result())
+        gates[1].open()
+        case.release(*[job.result() for job in jobs[:2]])
+
+
+def test_with_a_bound_closes_that_hang_leave_a_worker_to_creates() -> None:
+    with Case(create_in_background=True, max_workers=2) as case:
+        case.cycle('a')
+        case.cycle('b')
+        gate = Gate()
+        case.manager.script('dispose', gate)
+        case.pool.drain()
+        gate.reached()
+        assert case.pool._core.left_to_workers == 1
+        assert case.pool._core.jobs_to_begin == 0
+        assert case.cycle('c') == 'c1'
+        gate.open()
+        until(lambda: case.manager.living == ['c1'])
+
+
+def test_with_a_bound_checks_leave_half_of_the_workers() -> None:
+    with Case(CheckingManager(), keepalive_interval=1e-3, max_workers=4, _random=lambda: 0.0) as case:
+        for endpoint in 'abc':
+            case.cycle(endpoint)
+        gates = Gate(), Gate()
+        case.manager.script('check_aliveness', *gates)
+        case.clock.advance(1e-3)
+        for gate in gates:
+            gate.reached()
+        assert case.stats['checking'] == 3
+        assert case.pool._core.jobs_at_work == 2
+        case.pool.drain('c')
+        until(lambda: case.stats['closed_drained'] == 1)
+        for gate in gates:
+            gate.open()
+        until(lambda: case.stats['checking'] == 0)
+
+
+def test_a_free_worker_closes_first_then_creates_and_checks_last() -> None:
+    with Case(
+        CheckingManager(), create_in_background=True, keepalive_interval=1e-3, max_workers=1, _random=lambda: 0.0
+    ) as case:
+        case.cycle('closed')
+        case.cycle('checked')
+        [gate], jobs = begin_creates(case, 'first')
+        case.clock.advance(1e-3)
+        until(lambda: case.stats['checking'] == 2)
+        jobs.append(spawn(case.pool.acquire, 'created'))
+        case.waiting(2)
+        case.pool.drain('closed')
+        case.manager.take_calls()
+        gate.open()
+        conns = [job.result() for job in jobs]
+        until(lambda: case.stats['checking'] == 0)
+        assert case.manager.take_calls() == ['dispose closed1', 'create created', 'check_aliveness checked1']
+        case.release(*conns)
+
+
+def test_what_a_release_closes_does_not_wait_for_a_worker() -> None:
+    with Case(create_in_background=True, max_workers=1, min_idle=0, idle_timeout=0) as case:
+        conn = case.pool.acquire('b')
+        [gate], [job] = begin_creates(case, 'a')
+        case.release(conn)
+        assert case.manager.living == []
+        gate.open()
+        case.release(job.result())
+
+
+def test_a_raised_bound_begins_what_waits() -> None:
+    with Case(create_in_background=True, max_workers=1) as case:
+        [gate], [job] = begin_creates(case, 'a')
+        other = spawn(case.pool.acquire, 'b')
+        case.waiting(2)
+        case.pool.resize(max_workers=3)
+        assert case.pool.max_workers == case.stats['max_workers'] == 3
+        case.release(other.result())
+        gate.open()
+        case.release(job.result())
+
+
+def test_a_lowered_bound_holds_for_what_begins_then() -> None:
+    with Case(create_in_background=True) as case:
+        gates, jobs = begin_creates(case, 'a', 2)
+        case.pool.resize(max_workers=1)
+        jobs.append(spawn(case.pool.acquire, 'b'))
+        case.waiting(3)
+        gates[0].open()
+        case.waiting(2)
+        assert case.manager.calls.count('create b') == 0
+        gates[1].open()
+        case.release(*[job.result() for job in jobs])
+
+
+def test_a_pool_that_is_closed_closes_what_waits_for_a_worker() -> None:
+    with Case(max_workers=1) as case:
+        for endpoint in 'abc':
+            case.cycle(endpoint)
+        gate = Gate()
+        case.manager.script('dispose', gate)
+        case.pool.drain()
+        gate.reached()
+        closing = spawn(case.pool.close)
+        until(lambda: case.pool.get_size() == 1)
+        gate.open()
+        assert closing.result() == 0
+
+
+def test_the_error_of_a_job_ends_that_alone(caplog: pytest.LogCaptureFixture) -> None:
+    with Case(max_workers=1) as case:
+        for endpoint in 'abc':
+            case.cycle(endpoint)
+        case.manager.script('dispose', RuntimeError('in dispose'), TimeoutError())
+        case.pool.drain()
+        until(lambda: case.manager.living == [])
+        assert case.pool._core.jobs_at_work == 0
+    assert 'in dispose' in caplog.text
+
+
+def test_a_null_pool_has_the_bound_too() -> None:
+    with Case(pool_class=NullConnectionPool, max_workers=2) as case:
+        assert case.pool.max_workers == 2
+        case.cycle('a')
