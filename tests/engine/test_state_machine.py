@@ -227,7 +227,9 @@ class PoolMachine(RuleBasedStateMachine):
         )
         self.core.set_workers(self.call_workers)
         self.model = Model(
-            *limits, *seconds, collects, max_waiting, order, keep, kept, opened, max_uses, keepalive, jitter, max_workers
+            *limits,
+            *seconds,
+            *(collects, max_waiting, order, keep, kept, opened, max_uses, keepalive, jitter, max_workers),
         )
         self.model.growth = Growth(
             self.model,

@@ -2,8 +2,8 @@
 
     python -m tests.simulation.core SEED STEPS
 
-The driver and the model are compiled (``_core_lockstep.pyx``, ``_core_model.pxi``, ``_core_growth.pxi``): in Python they
-would be a hundred times slower than the core.
+The driver and the model are compiled (``_core_lockstep.pyx``, ``_core_model.pxi``, ``_core_growth.pxi``): in Python
+they would be a hundred times slower than the core.
 """
 
 import argparse
