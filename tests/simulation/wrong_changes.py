@@ -676,8 +676,8 @@ WRONG_CHANGES = (
     WrongChange(
         'connects-under-way-are-not-drained',
         GROWTH,
-        'return out_count(ep) + ep.checking + ep.counts[CREATING] - (',
-        'return out_count(ep) + ep.checking + 0 * (',
+        'return out_count(ep) + checking_count(ep) + ep.counts[CREATING] - (',
+        'return out_count(ep) + checking_count(ep) + 0 * (',
         'a connection to the server of before a failover that was just being created is served after the drain',
     ),
     WrongChange(
