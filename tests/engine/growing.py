@@ -8,14 +8,13 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from tests.engine.model import Acq, Conn, Model
 
 P = ParamSpec('P')
 T = TypeVar('T')
-M = TypeVar('M', bound='Model | Growth')
 
 # Connects to an endpoint at a time to reach its minimum, where max_connecting sets no limit.
 MAX_FILLS = 2
@@ -67,15 +66,16 @@ class Known:
     outage_lasted: float | None = None  # until that is told
 
 
-def asked(method: Callable[Concatenate[M, P], T]) -> Callable[Concatenate[M, P], T]:
+def asked(method: Callable[P, T]) -> Callable[P, T]:
     """Mark what may be asked of a pool: at its end workers are called, and what is empty is forgotten."""
 
     @functools.wraps(method)
-    def answer(self: M, *args: P.args, **kwargs: P.kwargs) -> T:
-        growth = self if isinstance(self, Growth) else self.growth
+    def answer(*args: P.args, **kwargs: P.kwargs) -> T:
+        pool_or_growth: Any = args[0]
+        growth: Growth = pool_or_growth if isinstance(pool_or_growth, Growth) else pool_or_growth.growth
         growth.depth += 1
         try:
-            return method(self, *args, **kwargs)
+            return method(*args, **kwargs)
         finally:
             growth.depth -= 1
             growth.end_step()

@@ -229,7 +229,16 @@ class PoolMachine(RuleBasedStateMachine):
         self.model = Model(
             *limits,
             *seconds,
-            *(collects, max_waiting, order, keep, kept, opened, max_uses, keepalive, jitter, max_workers),
+            collects,
+            max_waiting,
+            order,
+            keep,
+            kept,
+            opened,
+            max_uses,
+            keepalive,
+            jitter,
+            max_workers,
         )
         self.model.growth = Growth(
             self.model,
