@@ -19,6 +19,7 @@ from . import (
     cases_outage,
     cases_queue,
     cases_sizes,
+    cases_sqlalchemy,
     cases_stale,
     interpreter,
     report,
@@ -71,6 +72,8 @@ def _cases(runtime: Runtime) -> dict[str, Case]:
         )
     if runtime.name == 'threads':
         cases['two_threads'] = cases_free_threads.two_threads
+        cases['sqlalchemy_checkout'] = cases_sqlalchemy.checkout
+        cases['sqlalchemy_fairness'] = cases_sqlalchemy.fairness
     cases['import'] = cases_import.import_
     cases['everything_on'] = cases_operations.everything_on
     cases['outage'] = cases_outage.outage

@@ -56,8 +56,10 @@ OPTIONAL = {
     'asyncpg': 'asyncpg',
     'psycopg': 'psycopg',
     'psycopg2': 'psycopg2',
+    'psycopg_pool': 'psycopg_pool',
     'pymysql': 'pymysql',
     'redis': 'redis',
+    'sqlalchemy': 'SQLAlchemy',
 }
 
 DIRECTIVES = {'{eval-rst}', '{figure}', '{include}', '{literalinclude}', '{toctree}'}

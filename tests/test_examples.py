@@ -82,6 +82,7 @@ EXPECTED = {
         r'(gcpool_pool_(wait|create|use)_seconds_total{pool="echo"} [\d.e-]+\n){3}'
         r'in use after the end: 0\.0\n'
     ),
+    'from_psycopg_pool': (r'rows and sum: \(100, 4950\)\nrequests: 102\nconnections created, at most 4: [234]\n'),
     'psycopg_pool': r'rows and sum: \(100, 4950\)\nacquired: 103\nconnections created, at most 3: [123]\n',
     'pymysql_pool': r'rows and sum: \(100, 4950\)\nacquired: 103\nconnections created, at most 3: [123]\n',
     'redis_pool': (
@@ -91,6 +92,7 @@ EXPECTED = {
         r'before: 20\nalarm: 127\.0\.0\.1 is away, ConnectError; waiting: \d+\ntimed out because of: ConnectError\n'
         r'during the restart: 20\nthey have waited for it: True\n'
     ),
+    'sqlalchemy_pool': r'ann: 800\nbob: 200\nin use at the end: 0\nann has again: 900\n',
     'sqlite_pool': r'ann: 800\nbob: 200\nacquired: 203\nconnections created, at most 4: [1234]\n',
     'ssl_pool': (
         r'answer: hello\nprotocol: TLSv1\.[23]\nanother connection: True\nanswer: hello again\nfound dead: 1\n'
@@ -108,12 +110,14 @@ NEEDS = {
     'async_psycopg_pool': 'psycopg',
     'async_redis_pool': 'redis',
     'asyncmy_pool': 'asyncmy',
+    'from_psycopg_pool': 'psycopg',
     'gevent_pool': 'gevent',
     'pg_pool': 'psycopg2',
     'prometheus_hooks': 'prometheus_client',
     'psycopg_pool': 'psycopg',
     'pymysql_pool': 'pymysql',
     'redis_pool': 'redis',
+    'sqlalchemy_pool': 'sqlalchemy',
     'ssl_pool': 'trustme',
 }
 # Run by tests/test_services.py: others ask them for something.
@@ -157,7 +161,7 @@ def test_example(name: str, request: pytest.FixtureRequest) -> None:
     environment = dict(os.environ)
     if 'pg' in name:
         environment['GCPOOL_EXAMPLE_DSN'] = request.getfixturevalue('postgres').dsn
-    if 'my' in name:
+    if name in {'asyncmy_pool', 'pymysql_pool'}:
         environment['GCPOOL_EXAMPLE_MYSQL'] = request.getfixturevalue('mariadb').url
     if 'redis' in name:
         environment['GCPOOL_EXAMPLE_REDIS'] = request.getfixturevalue('redis_server').url

@@ -5,7 +5,9 @@
     src/gcpool/_growing_asyncio.py -> src/gcpool/_growing_threads.py
     src/gcpool/_lifecycle_asyncio.py -> src/gcpool/_lifecycle_threads.py
     src/gcpool/_serving_asyncio.py -> src/gcpool/_serving_threads.py
+    src/gcpool/psycopg_pool/*      -> the same, the pools and what they are made of
     tests/pool/NAME.py             -> tests/pool_threads/NAME.py, but for conftest.py, which is for coroutines
+    tests/psycopg_pool/NAME.py     -> tests/psycopg_pool/threads/NAME.py, likewise
 
 What is generated is checked in. ``--check`` changes nothing and fails, with a diff, where a checked-in file differs
 from what would be generated, where a generated file has no source any more, or where one is missing.
@@ -29,10 +31,24 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Whole tokens, wherever they stand in code; also a string that is nothing but the token, as in ``__all__``. `async`
 # and `await` fall away, __aenter__ and its kin are known to unasync, which also turns any AsyncName into SyncName.
+PSYCOPG_NAMES = {
+    'ACT': 'CT',
+    'AsyncConnectFailedCB': 'ConnectFailedCB',
+    'AsyncConnection': 'Connection',
+    'AsyncConnectionCB': 'ConnectionCB',
+    'AsyncConnectionPool': 'ConnectionPool',
+    'AsyncConninfoParam': 'ConninfoParam',
+    'AsyncContextDecorator': 'ContextDecorator',
+    'AsyncKwargsParam': 'KwargsParam',
+    'AsyncNullConnectionPool': 'NullConnectionPool',
+    'OriginalAsyncConnectionPool': 'OriginalConnectionPool',
+    'OriginalAsyncNullConnectionPool': 'OriginalNullConnectionPool',
+}
 TOKENS = {
     'AsyncConnectionContext': 'SyncConnectionContext',
     'asynccontextmanager': 'contextmanager',
     'AsyncConnectionManager': 'SyncConnectionManager',
+    **PSYCOPG_NAMES,
     'AsyncPool': 'SyncPool',
     'AsyncRuntime': 'SyncRuntime',
 }
@@ -41,27 +57,40 @@ TOKENS = {
 TEXT = {
     'from gcpool import asyncio': 'from gcpool import threading',
     'gcpool.asyncio': 'gcpool.threading',
+    '_blocks_asyncio': '_blocks_threads',
+    '_connections_asyncio': '_connections_threads',
     '_contexts_asyncio': '_contexts_threads',
+    '_engine_asyncio': '_engine_threads',
     '_growing_asyncio': '_growing_threads',
     '_lifecycle_asyncio': '_lifecycle_threads',
     '_serving_asyncio': '_serving_threads',
     'collector_asyncio': 'collector_threads',
     'events_asyncio': 'events_threads',
     '_runtime_asyncio': '_runtime_threads',
+    'from .pool_async': 'from .pool',
     'tests.asyncio_': 'tests.threads',
     'tests.pool': 'tests.pool_threads',
+    'tests.psycopg_pool': 'tests.psycopg_pool.threads',
 }
 
+PSYCOPG = Path('src/gcpool/psycopg_pool')
 PACKAGE = {
     Path('src/gcpool/asyncio.py'): Path('src/gcpool/threading.py'),
     Path('src/gcpool/_contexts_asyncio.py'): Path('src/gcpool/_contexts_threads.py'),
     Path('src/gcpool/_growing_asyncio.py'): Path('src/gcpool/_growing_threads.py'),
     Path('src/gcpool/_lifecycle_asyncio.py'): Path('src/gcpool/_lifecycle_threads.py'),
     Path('src/gcpool/_serving_asyncio.py'): Path('src/gcpool/_serving_threads.py'),
+    PSYCOPG / '_blocks_asyncio.py': PSYCOPG / '_blocks_threads.py',
+    PSYCOPG / '_connections_asyncio.py': PSYCOPG / '_connections_threads.py',
+    PSYCOPG / '_engine_asyncio.py': PSYCOPG / '_engine_threads.py',
+    PSYCOPG / 'null_pool_async.py': PSYCOPG / 'null_pool.py',
+    PSYCOPG / 'pool_async.py': PSYCOPG / 'pool.py',
 }
 # All of it: every module of the one directory becomes one of the other.
-TESTS = Path('tests/pool')
-GENERATED_TESTS = Path('tests/pool_threads')
+TESTS = {
+    Path('tests/pool'): Path('tests/pool_threads'),
+    Path('tests/psycopg_pool'): Path('tests/psycopg_pool/threads'),
+}
 # Runs coroutines, of which the threads' half has none.
 ONLY_ASYNCHRONOUS = {'conftest.py'}
 
@@ -80,9 +109,10 @@ def plan(root: Path) -> dict[Path, Path]:
     :return: target by source, both relative to the root
     """
     targets = {source: target for source, target in PACKAGE.items() if (root / source).exists()}
-    for path in sorted((root / TESTS).glob('*.py')):
-        if path.name not in ONLY_ASYNCHRONOUS:
-            targets[TESTS / path.name] = GENERATED_TESTS / path.name
+    for tests, generated in TESTS.items():
+        for path in sorted((root / tests).glob('*.py')):
+            if path.name not in ONLY_ASYNCHRONOUS:
+                targets[tests / path.name] = generated / path.name
     return targets
 
 
@@ -93,7 +123,7 @@ def unlisted(root: Path, targets: dict[Path, Path]) -> list[Path]:
     :param targets: target by source
     :return: those files, relative to the root
     """
-    found = [GENERATED_TESTS / path.name for path in sorted((root / GENERATED_TESTS).glob('*.py'))]
+    found = [generated / path.name for generated in TESTS.values() for path in sorted((root / generated).glob('*.py'))]
     for target in PACKAGE.values():
         path = root / target
         if path.exists() and HEADER_PATTERN.match(path.read_text(encoding='utf-8')):

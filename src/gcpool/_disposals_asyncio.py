@@ -321,11 +321,15 @@ class AsyncDisposals(AsyncPool):
         # A failure that comes before the first step is a cancellation.
         loop_ends = failure is not None
         taken: Disposal | None = None
+        left: Disposal | None = None
         try:
             while (taken := self._next_disposal(queue, deadline is not None, loop_ends)) is not None:
                 if loop_ends:
-                    # The loop has cancelled this task, and waits for it: without a limit it could wait for ever.
+                    # The loop has cancelled this task, and waits for it: without a limit it could wait for ever. The
+                    # loop will not wait for new tasks, so no acquire that is cancelled may make one for what is left.
                     deadline = self._core.now()
+                    while (left := self._take_disposal(True)) is not None:
+                        queue.append(left)
                 elif self._core.doomed:
                     # More connections are doomed, and this disposal may hang: other tasks close those.
                     self._spawn_disposals(deadline)
@@ -342,8 +346,9 @@ class AsyncDisposals(AsyncPool):
         finally:
             # The loop was closed, so that nothing can be awaited any more, or a signal handler raised. The disposals go
             # back among the doomed now, where other lanes find them, and not only when the traceback is freed.
-            if taken is not None:
-                taken.put_back()
+            for disposal in (taken, left):
+                if disposal is not None:
+                    disposal.put_back()
             put_all_back(queue)
         if failure is not None:
             raise failure

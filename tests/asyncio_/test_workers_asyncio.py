@@ -136,3 +136,30 @@ async def test_a_job_that_is_cancelled_from_outside_keeps_no_other_waiting() -> 
         # Where no task may be made, because the loop may be about to end, the waiters connect.
         await case.release(await first.result(), await second.result())
         assert case.pool._core.jobs_at_work == 0
+
+
+async def test_a_hook_after_a_failed_create_keeps_no_job_waiting() -> None:
+    manager = SeeingManager()
+    create, gate = Gate(OSError('refused')), Gate()
+
+    async def reconnect_failed(*told: Any) -> None:
+        await gate.go_through()
+
+    async with Case(manager, max_workers=1, reconnect_timeout=0.5, reconnect_failed=reconnect_failed) as case:
+        await case.cycle('a')
+        manager.script('create', OSError('refused'), create)
+        case.pool.warm_up('b', 1)
+        await until(lambda: case.stats['create_errors'] == 1)
+        case.clock.advance(1.0)
+        await create.reached()
+        # The close waits for the only worker.
+        await case.pool.drain('a')
+        create.open()
+        await gate.reached()
+        # At once, and not with the next timer.
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert case.stats['closed_drained'] == 1
+        gate.open()
+        case.clock.advance(60.0)
+        await case.pool.wait(timeout=60.0)

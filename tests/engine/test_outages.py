@@ -172,6 +172,80 @@ def test_the_outage_is_told_once_after_reconnect_timeout() -> None:
     assert told == [0, 0.5]
 
 
+def test_the_outage_may_be_told_again_after_each_reconnect_timeout() -> None:
+    pool = reconnecting(reconnect_timeout=0.5)
+    pool.core.set_pace(0.010, 5.0, True, 0)
+    asker = pool.ask('a')
+    fail(pool, asker)
+    told = []
+    while pool.now < 2.0:
+        pool.now = pool.core.next_timer()
+        pool.run_timers()
+        (ticket,) = pool.take_creates()
+        if pool.grow_failed(ticket, ERROR) & RECONNECT_FAILED:
+            told.append(round(pool.now, 6))
+    # Two attempts are not nearer to each other than the shortest pause.
+    assert told == pytest.approx([0.5, 1.0, 1.5, 2.0], abs=0.011)
+
+
+def test_the_pauses_and_the_times_may_be_set() -> None:
+    pool = reconnecting()
+    pool.core.set_pace(1.0, 4.0, False, 0)
+    pool.core.pin('a', 1, pool.now)
+    pauses = []
+    for _ in range(5):
+        (ticket,) = pool.take_creates()
+        pool.grow_failed(ticket, ERROR)
+        due = pool.core.next_timer()
+        pauses.append(due - pool.now)
+        pool.now = due
+        pool.run_timers()
+    assert pauses == [1.0, 2.0, 4.0, 4.0, 4.0]
+    pool.core.set_times(7.0, 30.0)
+    assert (pool.core.max_lifetime, pool.core.reconnect_timeout) == (7.0, 30.0)
+    with pytest.raises(ValueError, match='whether it is 0 cannot be changed'):
+        pool.core.set_times(7.0, 0.0)
+    assert pool.core.reconnect_timeout == 30.0
+
+
+def test_somebody_who_is_no_waiter_ends_the_pause() -> None:
+    pool = reconnecting()
+    pool.core.set_pace(1.0, 4.0, False, 0)
+    pool.core.retry_now('a', pool.now)
+    pool.core.pin('a', 1, pool.now)
+    (ticket,) = pool.take_creates()
+    pool.core.retry_now('a', pool.now)
+    assert pool.take_creates() == []
+    pool.grow_failed(ticket, ERROR)
+    assert pool.take_creates() == []
+    pool.core.retry_now('a', pool.now)
+    (again,) = pool.take_creates()
+    pool.core.retry_now('a', pool.now)
+    assert pool.take_creates() == []
+    pool.grow(again)
+    assert pool.count('idle') == (1,)
+
+
+def test_fills_may_have_a_limit_of_their_own() -> None:
+    pool = Pool(creates_in_background=True, max_connecting=1, max_size=6)
+    pool.core.set_pace(0.010, 5.0, False, 3)
+    pool.core.pin('a', 5, pool.now)
+    fills = pool.take_creates()
+    assert len(fills) == 3
+    for ticket in fills:
+        pool.grow(ticket)
+    more = pool.take_creates()
+    assert len(more) == 2
+    for ticket in more:
+        pool.grow(ticket)
+    users = [pool.ask('a') for _ in range(5)]
+    askers = [pool.ask('a') for _ in range(3)]
+    assert [user.answer for user in users] == ['served'] * 5
+    # For those who wait, the other limit holds.
+    assert len(pool.take_creates()) == 1
+    assert [asker.answer for asker in askers] == ['waits'] * 3
+
+
 def test_a_success_ends_the_outage_for_all() -> None:
     pool = reconnecting()
     askers = [pool.ask('a') for _ in range(3)]

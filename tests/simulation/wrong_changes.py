@@ -859,6 +859,13 @@ WRONG_CHANGES = (
     ),
     # -- the workers --------------------------------------------------------------------------------------------------
     WrongChange(
+        'fills-do-not-count-themselves',
+        GROWTH,
+        'ep.counts[CREATING] < limit and may_attempt',
+        'may_attempt',
+        'a pool connects as many times at once as its minimum, and not as max_connecting says',
+    ),
+    WrongChange(
         'collector-outlives-the-pool',
         ASYNCIO,
         'self._collector.stop()\n            await self._dispose_doomed(deadline)',

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     import asyncpg as asyncpg_driver
     import psycopg as psycopg_driver
     import psycopg2.extensions
+    import psycopg_pool
     import pymysql.connections as pymysql_connections
     import redis as redis_driver
     import redis.asyncio as redis_asyncio
     from psycopg.rows import DictRow, TupleRow
     from typing_extensions import assert_type
 
+    from gcpool import psycopg_pool as drop_in
     from gcpool.contrib import aiosqlite, asyncmy, asyncpg, psycopg, pymysql, redis
     from gcpool.contrib import http as http_manager
     from gcpool.contrib import psycopg2 as psycopg2_manager
@@ -163,6 +165,25 @@ if TYPE_CHECKING:
         asyncmy.DbConnectionManager({'host': 'localhost', 'port': 3306, 'user': 'app'})
         asyncmy.DbConnectionManager(7)  # type: ignore[arg-type]
         ThreadPool(asyncmy.DbConnectionManager(params))  # type: ignore[arg-type]
+
+    # ---- the drop-in for psycopg_pool ------------------------------------------------------------------------------
+
+    def use_psycopg_pool(connection_class: type[psycopg_driver.Connection[dict[str, int]]]) -> None:
+        with drop_in.ConnectionPool('', connection_class=connection_class, min_size=1) as pool:
+            assert_type(pool, drop_in.ConnectionPool[psycopg_driver.Connection[dict[str, int]]])
+            with pool.connection() as conn:
+                assert_type(conn, psycopg_driver.Connection[dict[str, int]])
+            assert_type(pool.getconn(), psycopg_driver.Connection[dict[str, int]])
+            assert_type(pool.get_stats(), dict[str, int])
+            original: psycopg_pool.ConnectionPool[Any] = pool
+            original.putconn(conn)
+        drop_in.ConnectionPool('', minimum=1)  # type: ignore[call-arg]
+
+    async def use_async_psycopg_pool(connection_class: type[AsyncDicts]) -> None:
+        async with drop_in.AsyncNullConnectionPool('', connection_class=connection_class, max_size=1) as pool:
+            async with pool.connection() as conn:
+                assert_type(conn, AsyncDicts)
+            await pool.putconn(5)  # type: ignore[arg-type]
 
     # ---- SQLite ----------------------------------------------------------------------------------------------------
 

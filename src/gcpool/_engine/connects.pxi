@@ -6,7 +6,7 @@ cdef int enter_connection(PoolCore core, Entry ticket, object conn, double now) 
     # locks held; if it raises, none is.
     cdef EndpointPool ep = pool_of(ticket)
     cdef CheckTimer timer
-    cdef double lifetime = core.max_lifetime
+    cdef double lifetime = gcp_load_double(&core.max_lifetime)
     cdef int outcome
     if made_before_fork(core, ticket.fork_epoch):
         Py_INCREF(conn)     # never given back: a finalizer of the connection would end the parent's session

@@ -109,6 +109,8 @@ def build_core(
     core.creates_in_background = creates_in_background
     core.max_connecting = max_connecting
     core.reconnect_timeout = reconnect_timeout
+    core.first_delay = FIRST_DELAY
+    core.max_delay = MAX_DELAY
     core.fails_fast = fails_fast
     core.keeps_growth = keeps_growth
     core.random = random

@@ -19,6 +19,7 @@ cdef class Growth(HeapMember):              # heap: PoolCore.retries, key: when 
     cdef bint told                          # [core+ep] reconnect_failed was called in this outage
     cdef void *attempt                      # [core+ep] the ticket of the one attempt; borrowed, only compared
     cdef double began_at                    # [core+ep]
+    cdef double counts_from                 # [core+ep] since when reconnect_timeout counts
     cdef double failed_at                   # [core+ep]
     cdef double delay                       # [core+ep]
     cdef double retry_at                    # [core+ep]

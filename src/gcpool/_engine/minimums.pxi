@@ -55,7 +55,9 @@ cdef void note_short(PoolCore core, EndpointPool ep, double now) noexcept:
 
 cdef inline bint may_fill(PoolCore core, EndpointPool ep) noexcept:
     # Both locks are held, and the endpoint is short of its minimum.
-    cdef int limit = core.max_connecting if core.max_connecting else MAX_FILLS
+    cdef int limit = core.max_fills
+    if limit == 0:
+        limit = core.max_connecting if core.max_connecting else MAX_FILLS
     return has_room(core, ep) and ep.counts[CREATING] < limit and may_attempt(ep.growth)
 
 

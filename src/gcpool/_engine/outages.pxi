@@ -130,7 +130,7 @@ cdef int note_failure(
         return 0
     if g.state == UP:
         news = BEGAN
-        g.began_at = now
+        g.began_at = g.counts_from = now
         g.over_after = -1
         g.told = False
     elif g.state != TRYING or g.attempt != ticket:
@@ -142,20 +142,21 @@ cdef int note_failure(
             return 0
     if g.state == UP or g.is_refusal != is_refusal:
         g.is_refusal = is_refusal
-        g.delay = FIRST_DELAY_IF_FULL if is_refusal else FIRST_DELAY
+        g.delay = FIRST_DELAY_IF_FULL if is_refusal else core.first_delay
     else:
-        g.delay = min(g.delay * 2, MAX_DELAY_IF_FULL if is_refusal else MAX_DELAY)
+        g.delay = min(g.delay * 2, MAX_DELAY_IF_FULL if is_refusal else core.max_delay)
     g.attempt = NULL
     g.is_hopeless = is_hopeless
     g.failed_at = now
     retry_at = now + pause_of(core, ep) * (1 + JITTER * jitter)
-    if core.reconnect_timeout > 0 and not g.told:
-        if now - g.began_at >= core.reconnect_timeout:
+    if core.reconnect_timeout > 0 and (core.tells_again or not g.told):
+        if now - g.counts_from >= core.reconnect_timeout:
             if by_pool:
                 g.told = True
+                g.counts_from = now
                 news |= LASTS
-        else:
-            retry_at = min(retry_at, max(g.began_at + core.reconnect_timeout, now + FIRST_DELAY * (1 - JITTER)))
+        if now - g.counts_from < core.reconnect_timeout and (core.tells_again or not g.told):
+            retry_at = min(retry_at, max(g.counts_from + core.reconnect_timeout, now + FIRST_DELAY * (1 - JITTER)))
     schedule_retry(core, ep, retry_at)
     return news
 
@@ -265,3 +266,44 @@ cdef object last_connect_error(PoolCore core, object endpoint, double since):
             error = ep.growth.error
         gcp_unlock(&ep.lock)
     return error
+
+
+# -- for the drop-ins ----------------------------------------------------------------------------------------------
+
+cdef int set_times(PoolCore core, double max_lifetime, double reconnect_timeout) except -1:
+    # Whether acquires wait out an outage does not change: waiters that are queued now rely on it.
+    if (reconnect_timeout > 0) != (core.reconnect_timeout > 0):
+        raise ValueError('reconnect_timeout: whether it is 0 cannot be changed')
+    gcp_lock(&core.lock)
+    gcp_store_double(&core.max_lifetime, max_lifetime)
+    core.reconnect_timeout = reconnect_timeout
+    gcp_unlock(&core.lock)
+    return 0
+
+
+cdef void set_pace(PoolCore core, double first_delay, double max_delay, bint tells_again, int max_fills) noexcept:
+    gcp_lock(&core.lock)
+    core.first_delay = first_delay
+    core.max_delay = max_delay
+    core.tells_again = tells_again
+    core.max_fills = max_fills
+    gcp_unlock(&core.lock)
+
+
+cdef int retry_now(PoolCore core, object endpoint, double now) except -1:
+    # Somebody who is no waiter asks for connections: a pause between two attempts ends.
+    cdef EndpointPool ep = find_pool(core, endpoint)
+    cdef Chain served = Chain(NULL, NULL, 0)
+    if ep is None:
+        return 0
+    gcp_lock(&core.lock)
+    gcp_lock(&ep.lock)
+    if not ep.forgotten and ep.growth is not None and ep.growth.state == PAUSING:
+        allow_retry(core, ep.growth, now)
+        update_wants_slot(core, ep)
+        note_short(core, ep, now)
+    gcp_unlock(&ep.lock)
+    dispatch(core, &core.doomed_for_worker, &served)
+    gcp_unlock(&core.lock)
+    notify_all(core, &served)
+    return 0

@@ -31,7 +31,7 @@ cdef class PoolCore:
     cdef int out_mask                       # never changes; all bits: connections in use make up min_idle, too; or 0
     cdef bint serves_oldest                 # never changes; order='fifo'
     cdef readonly double idle_timeout       # never changes
-    cdef readonly double max_lifetime       # never changes
+    cdef readonly double max_lifetime       # [relaxed]
     cdef readonly bint collects             # never changes: a background worker closes what is due
     cdef readonly bint keeps_idle           # never changes; False: what nobody waits for is closed when it is returned
     cdef unsigned long long stamp           # orders releases on a build with the GIL
@@ -54,7 +54,12 @@ cdef class PoolCore:
     cdef int core_size                      # [core]; read under [ep]: min_idle or min_size, whichever is more
     cdef double core_idle_timeout           # [core]; read under [ep]: idle_timeout with min_size, else infinite
     cdef readonly int max_connecting                 # never changes; 0: no limit
-    cdef readonly double reconnect_timeout           # never changes; 0: a failed connect reaches its asker
+    # 0: a failed connect reaches its asker. Whether it is 0 never changes.
+    cdef readonly double reconnect_timeout           # [core]
+    cdef double first_delay                 # [core] seconds of the first pause of an outage
+    cdef double max_delay                   # [core] seconds of the longest pause
+    cdef bint tells_again                   # [core] reconnect_failed is called again after each reconnect_timeout
+    cdef int max_fills                      # [core] connects up to a minimum at a time; 0: as without this
     cdef readonly bint creates_in_background         # never changes
     cdef readonly bint fails_fast                    # never changes
     cdef int keeps_growth                   # [relaxed] every endpoint pool has its Growth; once set, it stays

@@ -169,6 +169,25 @@ cdef class PoolCore:
         """``(endpoint, connections, size)`` of each pinned endpoint that has not had its size yet."""
         return unfilled_endpoints(self)
 
+    def set_times(self, double max_lifetime, double reconnect_timeout):
+        """Set times while the pool is in use: the lifetime of connections created from now on, and the seconds of an
+        outage that :py:data:`RECONNECT_FAILED` tells, more than 0."""
+        set_times(self, max_lifetime, reconnect_timeout)
+
+    def set_pace(self, double first_delay, double max_delay, bint tells_again, int max_fills):
+        """Set how the pool itself connects.
+
+        :param first_delay: seconds of the first pause after a failure; each further pause is twice as long
+        :param max_delay: seconds of the longest pause
+        :param tells_again: whether :py:data:`RECONNECT_FAILED` is told again after each further reconnect_timeout
+        :param max_fills: how many connects up to a minimum are under way at a time; 0 for as many as otherwise
+        """
+        set_pace(self, first_delay, max_delay, tells_again, max_fills)
+
+    def retry_now(self, object endpoint, double now):
+        """End the pause between two attempts to connect, if there is one."""
+        retry_now(self, endpoint, now)
+
     def ended_outage(self, Entry e not None):
         """Seconds that the outage of a connection's endpoint lasted that has just ended, once; else None."""
         return seconds_of_ended_outage(pool_of(e))

@@ -93,3 +93,10 @@ cdef class Signal:
             return self
         self.result()
         raise StopIteration
+
+
+def signal_in(loop not None):
+    """Make a signal for a task of an event loop, which ``load_asyncio()`` has been called for."""
+    cdef Signal signal = Signal.__new__(Signal)
+    signal.loop = loop
+    return signal

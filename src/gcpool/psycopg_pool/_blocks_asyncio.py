@@ -1,0 +1,94 @@
+"""The block of a connection: what ``connection()`` returns, and ``close()`` of a connection that returns it.
+
+psycopg's own ``close()`` does nothing if the connection is broken, so that the pool would lose it; and if a client
+closes the connection of its block, the end of the block would close it, too, when another client has it already.
+The half for threads is generated from the half for asyncio.
+"""
+
+import weakref
+from collections.abc import Callable
+from contextlib import AsyncContextDecorator
+from time import monotonic
+from types import TracebackType
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg.pq import TransactionStatus
+
+__all__ = ['AsyncBlock', 'return_on_close']
+
+IDLE = TransactionStatus.IDLE
+
+# If these are those of psycopg itself, the end of a block outside a transaction does nothing, and is left out.
+PLAIN_EXIT: Callable[..., Any] = AsyncConnection.__aexit__
+PLAIN_COMMIT: Callable[..., Any] = AsyncConnection.commit
+PLAIN_ROLLBACK: Callable[..., Any] = AsyncConnection.rollback
+
+
+class AsyncBlock(AsyncContextDecorator):
+    """A context that takes a connection from a pool, ends its transaction and returns it; also a decorator."""
+
+    def __init__(self, pool: Any, timeout: float | None):
+        self._pool = pool
+        self._timeout = timeout
+
+    def _recreate_cm(self) -> 'AsyncBlock':
+        # Each call of a decorated function has a block of its own.
+        return AsyncBlock(self._pool, self._timeout)
+
+    async def __aenter__(self) -> Any:
+        self._conn = conn = await self._pool.getconn(timeout=self._timeout)
+        self._began = monotonic()
+        # Set in a pool where close() returns connections: then the client may have closed this one in the block.
+        self._lease = getattr(conn, '_gcpool_lease', None)
+        if type(conn).__aexit__ is not PLAIN_EXIT:
+            try:
+                await conn.__aenter__()
+            except BaseException:
+                await self._pool.putconn(conn)
+                raise
+        return conn
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> Any:
+        pool, conn, lease = self._pool, self._conn, self._lease
+        try:
+            if not has_nothing_to_end(conn) and (lease is None or pool._is_out(conn, lease)):
+                return await conn.__aexit__(exc_type, exc, traceback)
+        finally:
+            if lease is None or pool._is_out(conn, lease):
+                await pool.putconn(conn)
+            pool._counts.add('usage_ms', int(1000.0 * (monotonic() - self._began)))
+        return None
+
+
+def has_nothing_to_end(conn: Any) -> bool:
+    """Whether neither a commit nor a rollback would do anything, and no tracer is to see one."""
+    kind = type(conn)
+    return bool(
+        conn.pgconn.transaction_status == IDLE
+        and kind.__aexit__ is PLAIN_EXIT
+        and kind.commit is PLAIN_COMMIT
+        and kind.rollback is PLAIN_ROLLBACK
+        and conn._pipeline is None
+    )
+
+
+def return_on_close(conn: Any) -> None:
+    """Give a connection a ``close()`` of its own, once."""
+    if 'close' in vars(conn):
+        return
+    reference = weakref.ref(conn)
+
+    async def close() -> None:
+        conn = reference()
+        if conn is None:
+            return
+        pool = conn._pool
+        if pool is not None and pool.close_returns:
+            await pool.putconn(conn)
+        elif pool is not None:
+            await type(conn).close(conn)
+
+    conn.close = close

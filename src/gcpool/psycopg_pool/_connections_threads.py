@@ -1,0 +1,206 @@
+# Generated from src/gcpool/psycopg_pool/_connections_asyncio.py by .github/scripts/generate_threading.py; do not edit.
+
+"""How the pools of this package make, check, clean and take back connections.
+
+The half for threads is generated from the half for asyncio.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from psycopg import ProgrammingError
+from psycopg.pq import TransactionStatus
+
+from ._engine_threads import ENDPOINT, close_connection
+from ._runtime_threads import SyncReturns, answer_of
+from .base import BasePool, logger, milliseconds_since
+
+__all__ = ['SyncConnections']
+
+IDLE = TransactionStatus.IDLE
+UNKNOWN = TransactionStatus.UNKNOWN
+ACTIVE = TransactionStatus.ACTIVE
+
+
+class SyncConnections(BasePool):
+    """The part of a pool that handles its connections.
+
+    Messages get the text of a connection, and not the connection, whose state changes before a queue is read.
+    """
+
+    conninfo: Any
+    kwargs: Any
+    connection_class: Any
+    _returns: SyncReturns
+    _on_configure: Callable[[Any], Any] | None
+    _on_check: Callable[[Any], Any] | None
+    _on_reset: Callable[[Any], Any] | None
+
+    # -- making -------------------------------------------------------------------------------------------------------
+
+    def _resolve_conninfo(self) -> str:
+        # By this name because programs call it (procrastinate).
+        found: str = answer_of(self.conninfo()) if callable(self.conninfo) else self.conninfo
+        return found or ''
+
+    def _resolve_kwargs(self) -> dict[str, Any]:
+        # The same.
+        found: dict[str, Any] = answer_of(self.kwargs()) if callable(self.kwargs) else self.kwargs
+        return found or {}
+
+    def _new_connection(self, deadline: float | None) -> Any:
+        """Connect, and configure the connection.
+
+        :param deadline: until when the client waits for whom this is, None if it is for whoever comes first
+        """
+        self._counts.add('connections_num')
+        try:
+            conninfo = self._resolve_conninfo()
+            kwargs = self._resolve_kwargs()
+            if deadline is not None:
+                kwargs = {**kwargs, 'connect_timeout': max(round(deadline - time.monotonic()), 1)}
+            began = time.monotonic()
+            conn: Any = self.connection_class.connect(conninfo, **kwargs)
+        except BaseException:
+            self._counts.add('connections_errors')
+            raise
+        self._counts.add('connections_ms', milliseconds_since(began))
+        try:
+            # So that a `with` block of a callback does not close the connection.
+            conn._pool = self
+            if self._on_configure is not None:
+                self._on_configure(conn)
+                self._expect_idle(conn, 'configure', self._on_configure)
+            conn._pool = None
+            conn._gcpool_made_at = time.monotonic()
+        except BaseException:
+            close_connection(conn)
+            raise
+        return conn
+
+    @staticmethod
+    def _expect_idle(conn: Any, name: str, callback: object) -> None:
+        status = TransactionStatus(conn.pgconn.transaction_status)
+        if status != IDLE:
+            raise ProgrammingError(
+                f'{name}={callback!r} has left its connection in status {status.name}: expected a commit or a rollback'
+            )
+
+    @staticmethod
+    def check_connection(conn: Any) -> None:
+        """Ask the server whether a connection works. Raises what the driver raises if it does not."""
+        if conn.autocommit:
+            conn.execute('')
+            return
+        conn.set_autocommit(True)
+        try:
+            conn.execute('')
+        finally:
+            # The error of the statement is to be seen, and not that the connection is closed now.
+            with suppress(Exception):
+                conn.set_autocommit(False)
+
+    # -- taking back --------------------------------------------------------------------------------------------------
+
+    def _is_out(self, conn: Any, lease: object) -> bool:
+        # Whether a connection is still with the client that got it. The lease tells that in a pool where close()
+        # returns connections: the client may have closed it, and another one may have it now.
+        return conn._pool is self and (lease is None or getattr(conn, '_gcpool_lease', None) is lease)
+
+    def _take_back(self, conn: Any) -> None:
+        """Return a connection to the pool, or close it if it is of no more use."""
+        if self._clean(conn):
+            conn._pool = None
+            self._engine.release(conn, ENDPOINT)
+        else:
+            self._counts.add('returns_bad')
+            logger.warning('a returned connection is broken, and closed: %s', str(conn))
+            self._discard(conn)
+
+    def _take_back_cut_off(self, conn: Any) -> None:
+        # Its client was interrupted while it was checked.
+        if self._clean(conn):
+            conn._pool = None
+            self._engine.release(conn, ENDPOINT)
+        else:
+            self._lose(conn)
+
+    def _lose(self, conn: Any) -> None:
+        """Close a connection that a check has found unfit."""
+        self._counts.add('connections_lost')
+        self._discard(conn)
+
+    def _discard(self, conn: Any) -> None:
+        conn._pool = None
+        self._engine.discard(conn)
+
+    def _clean(self, conn: Any) -> bool:
+        """End the transaction that a client has left open. Returns whether the connection is of use."""
+        status = conn.pgconn.transaction_status
+        if status == IDLE:
+            return True
+        if status == UNKNOWN:
+            return False
+        if status == ACTIVE:
+            logger.warning('a connection was returned in the middle of a command, and is closed: %s', str(conn))
+            self._finish(conn)
+            return False
+        logger.warning('a connection was returned with an open transaction, which is rolled back: %s', str(conn))
+        try:
+            conn.rollback()
+        except BaseException as exc:
+            logger.warning(
+                'the rollback has failed: %s: %s: the connection is closed: %s', type(exc).__name__, exc, str(conn)
+            )
+            self._finish(conn)
+            if not isinstance(exc, Exception):
+                self._discard(conn)
+                raise
+            return False
+        return bool(conn.pgconn.transaction_status == IDLE)
+
+    @staticmethod
+    def _finish(conn: Any) -> None:
+        # Not close(), which may return the connection to the pool.
+        conn.pgconn.finish()
+
+    def _reset_and_take_back(self, conn: Any, cut_off: bool) -> None:
+        """Call ``reset``, in a task or a thread of the pool, and return the connection."""
+        try:
+            sound = not cut_off and not self._closed and self._clean(conn) and self._call_reset(conn)
+        except BaseException:
+            if conn._pool is self:
+                self._discard(conn)
+            raise
+        finally:
+            self._resetting.discard(id(conn))
+        if sound:
+            conn._pool = None
+            self._engine.release(conn, ENDPOINT)
+        elif self._closed or cut_off:
+            self._discard(conn)
+        else:
+            self._counts.add('returns_bad')
+            logger.warning('a returned connection is broken, and closed: %s', str(conn))
+            self._discard(conn)
+
+    def _call_reset(self, conn: Any) -> bool:
+        callback = self._on_reset
+        if callback is None:
+            return True
+        try:
+            callback(conn)
+            self._expect_idle(conn, 'reset', callback)
+        except Exception as exc:
+            logger.warning('resetting a connection has failed: %s: %s', type(exc).__name__, exc)
+            self._finish(conn)
+            return False
+        return True
+
+    def _discard_unneeded(self, conn: Any) -> None:
+        """Close a connection of a null pool that nobody waits for."""
+        if conn.pgconn.transaction_status == UNKNOWN:
+            self._counts.add('returns_bad')
+        self._discard(conn)

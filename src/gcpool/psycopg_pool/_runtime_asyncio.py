@@ -1,0 +1,88 @@
+"""What the pools on asyncio do otherwise than those for threads."""
+
+import asyncio
+import inspect
+import warnings
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from functools import partial
+from typing import Any
+
+from gcpool._core import Lane
+from gcpool._disposals_asyncio import spawn
+
+__all__ = ['AsyncReturns', 'answer_of', 'end_creates', 'pause', 'require_loop', 'warn_of_open']
+
+
+async def answer_of(answer: Any) -> Any:
+    """Return what a callback has returned: it may be a coroutine function or not."""
+    return await answer if inspect.isawaitable(answer) else answer
+
+
+async def pause(seconds: float) -> None:
+    """Sleep."""
+    await asyncio.sleep(seconds)
+
+
+def require_loop(pool: object) -> None:
+    """Refuse to open a pool where no event loop runs."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        kind = type(pool).__name__
+        raise RuntimeError(
+            f'{kind} cannot be opened where no event loop runs: expected open=False, and later `await pool.open()` '
+            f'or `async with {kind}(...) as pool`'
+        ) from None
+
+
+def warn_of_open(pool: object, _explicit: bool) -> None:
+    """Warn that the constructor has opened the pool: whether that was asked for or not."""
+    kind = type(pool).__name__
+    warnings.warn(
+        f'{kind} was opened by its constructor, which is deprecated: use `await pool.open()`, or the pool as a context '
+        f'manager: `async with {kind}(...) as pool`',
+        RuntimeWarning,
+        stacklevel=5,
+    )
+
+
+async def end_creates(engine: Any, patience: float) -> None:
+    """Wait for the connects that are under way, and then cancel them: the pool is closed."""
+    name = engine._task_name('create')
+    tasks = {task for task in engine._own_tasks() if task.get_name() == name}
+    if tasks:
+        _, late = await asyncio.wait(tasks, timeout=patience)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=patience)
+
+
+class AsyncReturns:
+    """Brings back connections in tasks of the pool: those that ``reset`` is called for."""
+
+    def __init__(self, engine: Any):
+        self._engine = engine
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def put(self, work: Callable[[bool], Coroutine[Any, Any, None]], limit: int) -> None:
+        """Have some work done; it is told whether it was cut off before it began."""
+        engine = self._engine
+        name = engine._task_name('reset')
+        loop = asyncio.get_running_loop()
+        task = Context().run(spawn, loop, Lane(partial(self._run, work)), name)
+        for tasks in (self._tasks, engine._tasks):
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    @staticmethod
+    async def _run(work: Callable[[bool], Coroutine[Any, Any, None]], failure: BaseException | None) -> None:
+        await work(failure is not None)
+        if failure is not None:
+            raise failure
+
+    async def wait(self, timeout: float) -> bool:
+        """Wait until all work of now is done. False if that takes longer."""
+        pending = {task for task in self._tasks if task is not asyncio.current_task()}
+        return not pending or not (await asyncio.wait(pending, timeout=max(timeout, 0.0)))[1]

@@ -1,0 +1,114 @@
+"""The null pool for asyncio, by the name that its module has in psycopg_pool.
+
+The pool for threads is generated from this one.
+"""
+
+import time
+from typing import Any, Generic, cast
+
+from psycopg import AsyncConnection
+
+from ._engine_asyncio import (
+    ENDPOINT,
+    PATIENCE_WITH_CONNECTS,
+    AsyncEngine,
+    AsyncManager,
+    AsyncNullEngine,
+    client_deadline,
+)
+from ._originals import OriginalAsyncNullConnectionPool
+from .abc import ACT, AsyncConnectFailedCB, AsyncConnectionCB, AsyncConninfoParam, AsyncKwargsParam
+from .pool_async import AsyncConnectionPool
+
+__all__ = ['AsyncNullConnectionPool']
+
+
+class AsyncNullConnectionPool(AsyncConnectionPool[ACT], OriginalAsyncNullConnectionPool[ACT], Generic[ACT]):
+    """A pool that keeps no connections: each client connects, unless another one that waits is handed its connection.
+
+    The parameters are those of the other pool; ``min_size`` is 0, and ``max_size=0`` is no limit.
+    """
+
+    _is_null = True
+
+    def __init__(
+        self,
+        conninfo: AsyncConninfoParam = '',
+        *,
+        connection_class: type[ACT] = cast(type[ACT], AsyncConnection),  # noqa: B008
+        kwargs: AsyncKwargsParam | None = None,
+        min_size: int = 0,
+        max_size: int | None = None,
+        open: bool | None = None,  # noqa: A002
+        configure: AsyncConnectionCB[ACT] | None = None,
+        check: AsyncConnectionCB[ACT] | None = None,
+        reset: AsyncConnectionCB[ACT] | None = None,
+        name: str | None = None,
+        close_returns: bool = False,
+        timeout: float = 30.0,
+        max_waiting: int = 0,
+        max_lifetime: float = 60 * 60.0,
+        max_idle: float = 10 * 60.0,
+        reconnect_timeout: float = 5 * 60.0,
+        reconnect_failed: AsyncConnectFailedCB | None = None,
+        num_workers: int = 3,
+    ):
+        super().__init__(
+            conninfo,
+            connection_class=connection_class,
+            kwargs=kwargs,
+            min_size=min_size,
+            max_size=max_size,
+            open=open,
+            configure=configure,
+            check=check,
+            reset=reset,
+            name=name,
+            # A connection that comes back is closed anyway.
+            close_returns=False,
+            timeout=timeout,
+            max_waiting=max_waiting,
+            max_lifetime=max_lifetime,
+            max_idle=max_idle,
+            reconnect_timeout=reconnect_timeout,
+            reconnect_failed=reconnect_failed,
+            num_workers=num_workers,
+        )
+
+    def _make_engine(self, manager: AsyncManager) -> Any:
+        return AsyncNullEngine(manager, self)
+
+    async def _wait_until_filled(self, timeout: float) -> None:
+        # Connects once, as a pool of one connection would.
+        manager = AsyncManager(self)
+        probe = AsyncEngine(manager, self, max_size=1)
+        self._pass_on_pace(probe._core)
+        probe.begin(1)
+        try:
+            await probe.wait(max(timeout, 0.0))
+        finally:
+            await probe.close_unused(PATIENCE_WITH_CONNECTS)
+
+    async def _take(self, left: float, limit: float) -> Any:
+        token = client_deadline.set(time.monotonic() + left)
+        try:
+            return await super()._take(left, limit)
+        finally:
+            client_deadline.reset(token)
+
+    async def putconn(self, conn: ACT) -> None:
+        """Return a connection: to a client that waits, or else it is closed.
+
+        :raises ValueError: when it is not of this pool, or was returned already
+        """
+        if (
+            not self._closed
+            and getattr(conn, '_pool', None) is self
+            and not self._engine.get_stats(ENDPOINT)['waiting']
+        ):
+            await self._discard_unneeded(conn)
+        else:
+            await super().putconn(conn)
+
+    async def check(self) -> None:
+        """Do nothing: there are no idle connections."""

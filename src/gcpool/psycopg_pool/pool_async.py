@@ -1,0 +1,389 @@
+"""The connection pool for asyncio, by the name that its module has in psycopg_pool.
+
+The pool for threads is generated from this one.
+"""
+
+import time
+from collections.abc import Callable
+from logging import INFO
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, cast
+
+from psycopg import AsyncConnection
+from psycopg.errors import ConnectionTimeout
+from psycopg.pq import TransactionStatus
+
+from gcpool import exceptions
+
+from ._blocks_asyncio import AsyncBlock, return_on_close
+from ._connections_asyncio import AsyncConnections
+from ._engine_asyncio import ENDPOINT, AsyncEngine, AsyncManager
+from ._originals import OriginalAsyncConnectionPool
+from ._runtime_asyncio import AsyncReturns, answer_of, pause, require_loop, warn_of_open
+from .abc import ACT, AsyncConnectFailedCB, AsyncConnectionCB, AsyncConninfoParam, AsyncKwargsParam
+from .base import UNLIMITED, AttemptWithBackoff, logger
+from .errors import PoolClosed, PoolTimeout, TooManyRequests
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ['AsyncConnectionPool']
+
+
+class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Generic[ACT]):
+    """A pool of connections to one PostgreSQL database, with the interface of psycopg_pool.
+
+    :param conninfo: where to connect, or a function that says so for each connect
+    :param connection_class: the class whose ``connect()`` is called
+    :param kwargs: further arguments of ``connect()``, or a function that returns them
+    :param min_size: the number of connections that the pool keeps
+    :param max_size: the maximum number of connections; None for ``min_size``
+    :param open: whether the pool is opened at once. None does so, too, and is warned of.
+    :param configure: called with each new connection
+    :param check: called with a connection before a client gets it; if it raises, the client gets another one
+    :param reset: called with a connection that was returned, by a task or a thread of the pool
+    :param name: the name of the pool in messages; None for ``pool-1``, ``pool-2`` ..
+    :param close_returns: whether ``close()`` of a connection returns it to the pool
+    :param timeout: seconds that a client waits at most, unless it says otherwise
+    :param max_waiting: the maximum number of clients that wait; 0 for no limit
+    :param max_lifetime: seconds after which a connection is replaced, each up to 5 % earlier
+    :param max_idle: seconds after which a connection is closed that was not needed, if there are more than ``min_size``
+    :param reconnect_timeout: seconds of failing connects after which ``reconnect_failed`` is called
+    :param reconnect_failed: called with the pool; may be a coroutine function on asyncio
+    :param num_workers: how many connections are made at a time to fill the pool
+    :raises ValueError: when a size or a number is out of range
+    """
+
+    def __init__(
+        self,
+        conninfo: AsyncConninfoParam = '',
+        *,
+        connection_class: type[ACT] = cast(type[ACT], AsyncConnection),  # noqa: B008
+        kwargs: AsyncKwargsParam | None = None,
+        min_size: int = 4,
+        max_size: int | None = None,
+        open: bool | None = None,  # noqa: A002
+        configure: AsyncConnectionCB[ACT] | None = None,
+        check: AsyncConnectionCB[ACT] | None = None,
+        reset: AsyncConnectionCB[ACT] | None = None,
+        name: str | None = None,
+        close_returns: bool = False,
+        timeout: float = 30.0,
+        max_waiting: int = 0,
+        max_lifetime: float = 60 * 60.0,
+        max_idle: float = 10 * 60.0,
+        reconnect_timeout: float = 5 * 60.0,
+        reconnect_failed: AsyncConnectFailedCB | None = None,
+        num_workers: int = 3,
+    ):
+        self.conninfo = conninfo
+        self.connection_class = connection_class
+        self.kwargs = kwargs
+        self._on_configure = configure
+        self._on_check = check
+        self._on_reset = reset
+        self._on_reconnect_failed = reconnect_failed
+        self._note_parameters(
+            min_size=min_size,
+            max_size=max_size,
+            name=name,
+            close_returns=close_returns,
+            timeout=timeout,
+            max_waiting=max_waiting,
+            max_lifetime=max_lifetime,
+            max_idle=max_idle,
+            reconnect_timeout=reconnect_timeout,
+            num_workers=num_workers,
+        )
+        self._manager = AsyncManager(self)
+        self._engine = self._make_engine(self._manager)
+        self._returns = AsyncReturns(self._engine)
+        self._resetting: set[int] = set()
+        if open:
+            warn_of_open(self, True)
+        if open is None:
+            open = self._open_implicit = True  # noqa: A001
+        if open:
+            self._open()
+
+    def __del__(self) -> None:
+        """Do nothing: psycopg_pool stops its workers here, and those of this pool end when it is gone."""
+
+    def _make_engine(self, manager: AsyncManager) -> Any:
+        return AsyncEngine(manager, self)
+
+    def _warn_of_open(self) -> None:
+        warn_of_open(self, False)
+
+    # -- the beginning and the end ------------------------------------------------------------------------------------
+
+    async def open(self, wait: bool = False, timeout: float = 30.0) -> None:
+        """Open the pool, which begins to connect. Opening an open pool does nothing.
+
+        :param wait: whether to wait for ``min_size`` connections, as :py:meth:`wait` does
+        :param timeout: seconds to wait at most
+        :raises PoolClosed: when the pool was open and is closed
+        :raises RuntimeError: (asyncio) when no event loop runs
+        """
+        self._open()
+        if wait:
+            await self.wait(timeout)
+
+    def _open(self) -> None:
+        if not self._closed:
+            return
+        self._expect_unused()
+        require_loop(self)
+        self._pass_on_settings()
+        self._closed = False
+        self._opened = True
+        self._engine.begin(self._min_size)
+
+    async def wait(self, timeout: float = 30.0) -> None:
+        """Wait until the pool has ``min_size`` connections. Any number of callers may wait.
+
+        :param timeout: seconds to wait at most; when they are over, the pool is closed
+        :raises PoolTimeout: when they are over; its cause is the last error of a connect
+        :raises PoolClosed: when the pool is closed, or is closed meanwhile
+        """
+        self._expect_open()
+        deadline = time.monotonic() + timeout
+        logger.info('waiting for the connections of the pool %r', self.name)
+        try:
+            await self._wait_until_filled(timeout)
+            if not await self._returns.wait(deadline - time.monotonic()):
+                raise exceptions.PoolTimeout('connections are still being reset')
+        except exceptions.PoolTimeout as exc:
+            await self.close()
+            raise PoolTimeout(f'the pool {self.name!r} was not ready after {timeout} s') from exc.__cause__
+        except exceptions.ConnectionPoolClosedError:
+            raise PoolClosed(f'the pool {self.name!r} is closed') from None
+        logger.info('the pool %r is ready', self.name)
+
+    async def _wait_until_filled(self, timeout: float) -> None:
+        if self._min_size:
+            # Once more: what counts is how many there are now, and not that there were so many before.
+            self._engine.fill(self._min_size)
+            await self._engine.wait(max(timeout, 0.0))
+
+    async def close(self, timeout: float = 5.0) -> None:
+        """Close the pool: clients get ``PoolClosed``, those that wait, too.
+
+        Idle connections are closed before this returns; those in use when they are returned. A server that does not
+        answer holds nothing up: a connect that is under way is given up.
+
+        :param timeout: seconds to wait for the pool's tasks or threads, if positive
+        """
+        if self._closed:
+            return
+        self._engine._check_loop()
+        self._closed = True
+        await self._engine.close_unused(timeout)
+        await self._returns.wait(timeout)
+        logger.debug('the pool %r is closed', self.name)
+
+    async def __aenter__(self) -> 'Self':
+        self._open_implicit = False
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    # -- taking and giving back ---------------------------------------------------------------------------------------
+
+    if not TYPE_CHECKING:  # the original's type says it all
+
+        def connection(self, timeout: float | None = None) -> AsyncBlock:
+            """Take a connection for a block: committed at its end, or rolled back if it raises, and returned.
+
+            :param timeout: seconds to wait at most; None for the pool's ``timeout``
+            :return: a context manager, and a decorator
+            :raises PoolTimeout: when they are over
+            """
+            return AsyncBlock(self, timeout)
+
+    async def getconn(self, timeout: float | None = None) -> ACT:
+        """Take a connection, to be returned with :py:meth:`putconn`. Clients are served first come, first served.
+
+        :param timeout: seconds to wait at most; None for the pool's ``timeout``
+        :raises PoolTimeout: when they are over; its cause is the last error of a connect, if connects fail
+        :raises PoolClosed: when the pool is closed or not open, or is closed meanwhile
+        :raises TooManyRequests: when ``max_waiting`` clients wait already
+        """
+        limit = self.timeout if timeout is None else timeout
+        is_told = logger.isEnabledFor(INFO)
+        if is_told:
+            logger.info('a connection of %r was asked for', self.name)
+        self._counts.add('requests_num')
+        if self._closed or self._open_implicit:
+            self._expect_open()
+        if not limit > 0:
+            raise self._timed_out(limit)
+        check = self._on_check
+        conn: ACT = await (self._take(limit, limit) if check is None else self._take_checked(limit, check))
+        if is_told:
+            logger.info('%r has served a connection', self.name)
+        return conn
+
+    def _timed_out(self, limit: float) -> PoolTimeout:
+        return PoolTimeout(f'the pool {self.name!r} had no connection after {limit:.2f} s')
+
+    async def _take(self, left: float, limit: float) -> Any:
+        engine = self._engine
+        try:
+            conn = await engine.acquire(ENDPOINT, left)
+        except exceptions.PoolTimeout as exc:
+            self._counts.add('requests_errors')
+            raise self._timed_out(limit) from exc.__cause__
+        except exceptions.TooManyRequests:
+            self._counts.add('requests_errors')
+            waiting = engine.get_stats(ENDPOINT)['waiting']
+            raise TooManyRequests(
+                f'the pool {self.name!r} has {waiting} clients that wait already: max_waiting={self.max_waiting}'
+            ) from None
+        except exceptions.ConnectionPoolClosedError:
+            self._counts.add('requests_errors')
+            raise PoolClosed(f'the pool {self.name!r} is already closed') from None
+        except ConnectionTimeout as exc:
+            # Of a null pool, whose clients connect.
+            raise PoolTimeout(f'the pool {self.name!r} had no connection after {limit:.2f} s: {exc}') from exc
+        except Exception:
+            raise
+        except BaseException:
+            self._counts.add('requests_errors')
+            raise
+        try:
+            conn._pool = self
+            if self.close_returns:
+                conn._gcpool_lease = object()
+                return_on_close(conn)
+            manager = self._manager
+            if manager.shrink_at < float('inf'):
+                manager.fewest_idle = min(manager.fewest_idle, engine._core.endpoint_size(ENDPOINT, False))
+        except BaseException:
+            await self._take_back_cut_off(conn)
+            raise
+        return conn
+
+    async def _take_checked(self, limit: float, check: Callable[[Any], Any]) -> Any:
+        # A connection that does not pass is closed, and the next one is tried at once, or made. Only if one does not
+        # pass that was made for this very client, there are pauses: the next one will not pass either.
+        began = time.monotonic()
+        backoff: AttemptWithBackoff | None = None
+        while True:
+            left = limit - (time.monotonic() - began)
+            if left <= 0:
+                raise self._timed_out(limit)
+            conn = await self._take(left, limit)
+            try:
+                await check(conn)
+                if conn.pgconn.transaction_status not in {TransactionStatus.IDLE, TransactionStatus.INTRANS}:
+                    raise RuntimeError(f'check has broken the connection: {conn}')
+            except Exception as exc:
+                failed_at = time.monotonic()
+                logger.info('a connection failed check: %s', exc)
+                await self._lose(conn)
+            except BaseException:
+                await self._take_back_cut_off(conn)
+                raise
+            else:
+                return conn
+            if conn._gcpool_made_at >= began:
+                backoff = backoff or AttemptWithBackoff()
+                resumes_at = min(failed_at + backoff.next_delay(), began + limit)
+                await pause(max(resumes_at - time.monotonic(), 0.0))
+
+    async def putconn(self, conn: ACT) -> None:
+        """Return a connection.
+
+        :raises ValueError: when it is not of this pool, or was returned already
+        """
+        logger.info('a connection is returned to %r', self.name)
+        self._expect_own(conn)
+        if self._closed:
+            conn._pool = None
+            await self._engine.release(conn, ENDPOINT)
+        elif self._on_reset is not None:
+            self._begin_reset(conn)
+        elif conn.pgconn.transaction_status == TransactionStatus.IDLE:
+            conn._pool = None
+            await self._engine.release(conn, ENDPOINT)
+        else:
+            await self._take_back(conn)
+
+    def _begin_reset(self, conn: Any) -> None:
+        # Until its end the connection cannot be returned once more.
+        self._resetting.add(id(conn))
+        self._returns.put(lambda cut_off: self._reset_and_take_back(conn, cut_off), self._num_workers)
+
+    # -- what is done to all connections ------------------------------------------------------------------------------
+
+    async def resize(self, min_size: int, max_size: int | None = None) -> None:
+        """Change the size of the pool. New connections are made at once; surplus ones are closed as they come back.
+
+        :raises ValueError: when a size is out of range
+        """
+        min_size, max_size = self._checked_size(min_size, max_size)
+        logger.info('resizing the pool %r to min_size=%s and max_size=%s', self.name, min_size, max_size)
+        most = max_size or UNLIMITED
+        shrinks = min_size < self._min_size
+        idle = self._engine._core.endpoint_size(ENDPOINT, False)
+        self._min_size, self._max_size = min_size, max_size
+        if self._closed and self._opened:
+            return
+        if shrinks and self._opened:
+            self._engine.fill(min_size)
+        await self._engine.resize(min_idle=0 if self._is_null else most, max_size=most)
+        if not shrinks and self._opened:
+            self._engine.fill(min_size)
+        self._manager.watch_size(self, idle)
+
+    async def check(self) -> None:
+        """Check the connections that are idle now, one at a time, and replace those that are broken."""
+        engine = self._engine
+        if self._closed:
+            return
+        engine.fill(self._min_size)
+        checked: set[int] = set()
+        conn: Any
+        while (conn := engine.try_acquire(ENDPOINT)) is not None:
+            if id(conn) in checked:
+                await engine.release(conn, ENDPOINT)
+                return
+            checked.add(id(conn))
+            try:
+                await self.check_connection(conn)
+            except Exception as exc:
+                logger.warning('check() has found a broken connection, which is closed: %s: %s', exc, str(conn))
+                await self._lose(conn)
+            except BaseException:
+                await self._take_back_cut_off(conn)
+                raise
+            else:
+                await engine.release(conn, ENDPOINT)
+
+    async def drain(self) -> None:
+        """Replace all connections by new ones: those in use when they are returned."""
+        await self._engine.drain(ENDPOINT)
+
+    async def reconnect_failed(self) -> None:
+        """Called when connects have failed for ``reconnect_timeout`` seconds, and again after as many more."""
+        if self._on_reconnect_failed is not None:
+            await answer_of(self._on_reconnect_failed(self))
+
+    # -- what psycopg_pool's workers do, and this pool has none of ----------------------------------------------------
+
+    async def schedule_task(self, task: Any, delay: float) -> None:
+        """Refuse, as :py:meth:`run_task` does."""
+        raise NotImplementedError('gcpool.psycopg_pool has no maintenance tasks')
+
+    @classmethod
+    async def worker(cls, q: Any) -> None:
+        """Refuse, as :py:meth:`run_task` does."""
+        raise NotImplementedError('gcpool.psycopg_pool has no maintenance tasks')
