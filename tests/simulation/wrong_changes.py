@@ -702,13 +702,6 @@ WRONG_CHANGES = (
         'the pool connects to a server at its limit for acquires that wait no more',
     ),
     WrongChange(
-        'create-without-its-waiter',
-        CORE,
-        'cover_waiter(ep, <void *>ticket)\n            update_wants_slot',
-        'update_wants_slot',
-        'the error of a connect that the pool makes for an acquire reaches another one',
-    ),
-    WrongChange(
         'connects-under-way-are-not-drained',
         GROWTH,
         'return out_count(ep) + checking_count(ep) + ep.counts[CREATING] - (',
