@@ -19,7 +19,10 @@ exclude_patterns = ['_build']
 nitpicky = True
 # References to the interface must lead somewhere. Besides, the docstrings refer to Python and to the drivers, which
 # cannot be looked up without a network, and to the inside of gcpool.
-nitpick_ignore_regex = [(r'py:.*', r'(?!gcpool\.(threading|asyncio|exceptions)\b).*'), (r'py:class', r'gcpool\.exceptions\._.*')]
+nitpick_ignore_regex = [
+    (r'py:.*', r'(?!gcpool\.(threading|asyncio|exceptions)\b).*'),
+    (r'py:class', r'gcpool\.exceptions\._.*'),
+]
 
 html_theme = 'furo'
 html_title = f'gcpool {release}'

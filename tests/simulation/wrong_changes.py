@@ -655,8 +655,8 @@ WRONG_CHANGES = (
     WrongChange(
         'pauses-of-a-full-server-have-no-bound',
         GROWTH,
-        'MAX_DELAY_IF_FULL if is_refusal else MAX_DELAY)\n',
-        '100 if is_refusal else MAX_DELAY)\n',
+        'MAX_DELAY_IF_FULL if is_refusal else core.max_delay)\n',
+        '100 if is_refusal else core.max_delay)\n',
         'after a server was full for a while, acquires wait for minutes beside its free places',
     ),
     WrongChange(
