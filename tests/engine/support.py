@@ -39,13 +39,15 @@ class Acquire:
 
     @property
     def answer(self) -> str:
-        """The core's answer so far: ``waits``, ``turned away``, ``refused``, ``ticket``, ``served``, or ``nothing``
-        yet."""
+        """The core's answer so far: ``waits``, ``turned away``, ``refused``, ``failed``, ``down``, ``ticket``,
+        ``served``, or ``nothing`` yet."""
         waiter = self.waiter
         answers = {
             'waits': waiter.queued,
             'turned away': waiter.turned_away,
             'refused': waiter.refused,
+            'failed': waiter.failed,
+            'down': waiter.endpoint_is_down,
             'ticket': waiter.has_ticket,
             'served': waiter.held is not None and not waiter.has_ticket and not waiter.refused,
         }

@@ -282,6 +282,51 @@ def test_what_is_lost_is_replaced_when_its_slot_is_free() -> None:
     assert pool.count('size', 'idle') == (2, 1)
 
 
+def test_the_only_connection_of_a_used_endpoint_is_replaced() -> None:
+    pool = Pool(min_size=1)
+    held = pool.acquire('a')
+    pool.core.retire(held.entry, pool.now)
+    pool.core.disposed(held.entry, pool.now)
+    pool.core.check_invariants()
+    pool.grow(*pool.take_creates())
+    assert pool.count('size', 'idle') == (1, 1)
+
+
+@pytest.mark.parametrize('how', ['broken', 'too old'])
+def test_what_is_lost_after_a_long_use_is_replaced(how: str) -> None:
+    pool = Pool(min_size=1, idle_timeout=10.0, max_lifetime=100.0)
+    held = pool.acquire('a')
+    if how == 'broken':
+        pool.now = 50.0
+        pool.core.retire(held.entry, pool.now)
+        pool.core.disposed(held.entry, pool.now)
+    else:
+        pool.now = 100.0
+        pool.release(held)
+        pool.dispose()
+    (ticket,) = pool.take_creates()
+    pool.grow(ticket)
+    # As if it was returned when the use ended: the endpoint is not live for longer because of it.
+    pool.now += 10.0
+    assert pool.expire() == ['a2']
+
+
+def test_an_endpoint_is_not_used_because_a_connection_to_it_was_created_and_closed() -> None:
+    pool = Pool(min_size=2, idle_timeout=10.0, max_size=2)
+    pool.release(pool.acquire('a'))
+    (ticket,) = pool.take_creates()
+    pool.core.drain('a', pool.now)
+    pool.now = 9.0
+    pool.grow(ticket)
+    assert sorted(pool.dispose()) == ['a1', 'a2']
+    tickets = pool.take_creates()
+    assert len(tickets) == 2
+    for ticket in tickets:
+        pool.grow(ticket)
+    pool.now = 10.0
+    assert sorted(pool.expire()) == ['a3', 'a4']
+
+
 def test_an_endpoint_out_of_use_shrinks_to_nothing() -> None:
     pool = Pool(min_size=3)
     first = pool.acquire('a')
@@ -368,6 +413,22 @@ def test_an_unpinned_endpoint_is_forgotten() -> None:
     pool.run_timers()
     assert pool.count('size', 'endpoints') == (0, 0)
     assert pool.core.next_timer() == float('inf')
+
+
+def test_an_endpoint_without_connections_is_known_however_it_is_spelled() -> None:
+    pool = Pool()
+    error = OSError('refused')
+    one, another = ('a', 1), ('a', int('1'))
+    assert one is not another
+    pool.core.pin(one, 1, pool.now)
+    (ticket,) = pool.take_creates()
+    pool.grow_failed(ticket, error)
+    assert pool.core.endpoint_stats(another)['endpoints'] == 1
+    assert pool.core.last_connect_error(another, pool.now) is error
+    pool.core.pin(another, 0, pool.now)
+    pool.now = 1.0
+    pool.run_timers()
+    assert pool.take_creates() == []
 
 
 def test_idle_connections_expire_when_their_endpoint_is_unpinned() -> None:

@@ -149,6 +149,16 @@ def test_somebody_who_asks_shortens_the_pause() -> None:
     assert pool.worker_calls == calls + 1
 
 
+def test_an_acquire_that_finds_the_pause_over_has_those_served_who_wait() -> None:
+    pool = Pool(reconnect_timeout=60.0, max_waiting=1)
+    asker = pool.ask('a')
+    fail(pool, asker)
+    pool.now = 1.0  # nobody has run the timers
+    assert pool.ask('a').answer == 'turned away'
+    pool.grow(*pool.take_creates())
+    assert names(asker) == ['a1']
+
+
 def test_the_outage_is_told_once_after_reconnect_timeout() -> None:
     pool = reconnecting(reconnect_timeout=0.5)
     asker = pool.ask('a')
@@ -353,6 +363,15 @@ def test_a_refusal_in_the_pause_of_an_outage_holds_acquires_back() -> None:
     assert second.answer == 'ticket'
     fail(pool, second, is_refusal=True)
     assert second.answer == 'waits'
+
+
+@pytest.mark.parametrize('has_time', [True, False])
+def test_a_refusal_is_counted_whether_or_not_the_acquire_has_time_left(has_time: bool) -> None:
+    pool = Pool(min_size=0)
+    asker = pool.ask('a')
+    pool.core.connect_failed(asker.waiter, ERROR, True, has_time, pool.now)
+    pool.cancel(asker)
+    assert pool.count('create_errors', 'refused') == (1, 1)
 
 
 def test_an_endpoint_was_full_once_and_that_is_over() -> None:

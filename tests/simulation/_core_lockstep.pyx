@@ -23,6 +23,7 @@ from gcpool.exceptions import ConnectionNotAcquired, ConnectionPoolClosedError
 from tests.simulation.failure import SimulationError
 
 include "_core_model.pxi"
+include "_core_growth.pxi"
 
 cdef enum:              # the questions
     ACQUIRE
@@ -53,6 +54,9 @@ cdef enum:              # the questions
     ASK_NEXT_DUE
     WATCH
     MISUSE
+    TAKE_CREATE
+    END_CREATE
+    RUN_TIMERS
     DRAIN
     RESUME
     RESIZE
@@ -65,7 +69,8 @@ QUESTION_NAMES = (
     'acquire', 'ask again', 'connect', 'fail', 'cancel', 'give up', 'drop', 'begin check', 'end check', 'find dead',
     'discard', 'take out', 'take ready', 'mark unchecked', 'leave check', 'begin pool check', 'end pool check',
     'give up checks', 'release', 'begin release', 'end release', 'take doomed', 'dispose',
-    'advance', 'expire', 'next due', 'watch', 'misuse', 'drain', 'resume', 'resize', 'suspend', 'doom acquired',
+    'advance', 'expire', 'next due', 'watch', 'misuse', 'take create',
+    'end create', 'run timers', 'drain', 'resume', 'resize', 'suspend', 'doom acquired',
     'close',
 )
 
@@ -73,7 +78,7 @@ QUESTION_NAMES = (
 cdef int[QUESTIONS] COMMON = [
     24, 6, 12, 2, 3, 3, 1, 4, 8, 3,
     2, 3, 6, 1, 3, 6, 8, 1, 32, 4, 6, 12, 8,
-    4, 3, 3, 2, 2, 2, 8, 1, 1, 1,
+    4, 3, 3, 2, 2, 12, 12, 6, 2, 8, 1, 1, 1,
     1,
 ]
 
@@ -102,6 +107,7 @@ cdef double TICK = 2.0 ** -20 if sysconfig.get_config_var('Py_GIL_DISABLED') els
 cdef double[6] SECONDS = [0.5, 1.0, 2.0, 4.0, 6.0, 24.0]
 cdef double[5] IDLE_TIMEOUTS = [4.0, 1.0, 8.0, 0.0, INFINITY]
 cdef double[5] MAX_LIFETIMES = [24.0, 12.0, 60.0, 0.0, INFINITY]
+cdef double[4] RECONNECT_TIMEOUTS = [0.0, 0.0, 0.05, 3.0]
 cdef double[3] INTERVALS = [0.0, 0.5, INFINITY]
 
 
@@ -192,6 +198,10 @@ cdef class World:
     cdef int bursts             # of eight questions so many are of the kind of the one before
     cdef bint deaf              # the collector cannot be told when something is due earlier
     cdef bint spelled           # the manager has a normalize()
+    cdef bint were_told         # in this step, the workers were told of the next timer
+    cdef double told_retry      # when the one is due that they know of
+    cdef double tick_time
+    cdef list growing           # the pool's own creates that workers have begun
     cdef int spellings
     cdef list endpoints
     cdef list active            # acquires in progress
@@ -235,7 +245,13 @@ cdef class World:
         model.max_workers = 1 + dice.below(4) if dice.one_in(4) else 0
         model.keeps_idle = not dice.one_in(10)
         model.max_uses = 1 + dice.below(5) if dice.one_in(4) else 0
+        model.lifetime_jitter = 0.25 if dice.one_in(8) else 0.0
         self.deaf = dice.one_in(8)
+        self.tick_time = TICK
+        self.told_retry = INFINITY
+        self.growing = []
+        if model.max_lifetime > 0 and dice.one_in(3):
+            self.draw_growth()
         self.now = 0.0 if dice.one_in(2) else 100.5
         self.endpoint_count = MOST_ENDPOINTS if model.total_max_size > SOME else 1 + dice.below(MOST_ENDPOINTS)
         self.skew = dice.below(2)
@@ -272,7 +288,14 @@ cdef class World:
             counts_idle_only=model.counts_idle_only,
             keeps_idle=bool(model.keeps_idle),
             max_uses=model.max_uses,
+            lifetime_jitter=model.lifetime_jitter,
+            random=self.read_luck,
+            max_connecting=model.max_connecting,
+            reconnect_timeout=model.reconnect_timeout,
+            fails_fast=bool(model.fails_fast),
+            keeps_growth=bool(model.grows),
         )
+        self.core.set_workers(self.call_workers)
 
     def read_clock(self):
         return self.now
@@ -281,6 +304,24 @@ cdef class World:
         self.wakes += 1
         return not self.deaf
 
+    def read_luck(self):
+        return self.model.luck
+
+    def call_workers(self):
+        self.were_told = True
+        return True
+
+    cdef int draw_growth(self) except -1:
+        cdef Dice dice = self.dice
+        cdef Model model = self.model
+        model.grows = True
+        model.max_connecting = dice.below(3)
+        model.reconnect_timeout = RECONNECT_TIMEOUTS[dice.below(4)]
+        model.fails_fast = model.reconnect_timeout == 0 and dice.one_in(3)
+        # No two timers are due at the same time: it would be the core's choice whose turn it is.
+        self.tick_time = 2.0 ** -20
+        return 0
+
     cdef int draw_rates(self) except -1:
         cdef int[QUESTIONS] rates
         cdef int question, share, total = 0, place = 0
@@ -288,6 +329,8 @@ cdef class World:
             share = COMMON[question]
             if question >= RESIZE:      # less happens after these
                 rates[question] = share if self.dice.one_in(4) else 0
+            elif (question == TAKE_CREATE or question == END_CREATE) and not self.model.grows:
+                rates[question] = 0
             elif question != ACQUIRE and self.dice.one_in(5):
                 rates[question] = 0
             else:
@@ -311,7 +354,7 @@ cdef class World:
     # -- choosing -----------------------------------------------------------------------------------------------------
 
     cdef inline void tick(self) noexcept:
-        self.now += TICK
+        self.now += self.tick_time
 
     cdef Acq pick(self, int states, int needs):
         # One of the acquires in one of some states that has what it needs, all with a chance.
@@ -397,7 +440,9 @@ cdef class World:
         cdef bint queued
         self.tick()
         self.model.request(acq, self.now)
+        self.model.end_of_request(self.now)
         queued = self.core.request(acq.waiter, self.now)
+        # Without workers it may have been served before the call has returned.
         if queued != (acq.state == WAITS):
             raise Fault(f'request() gave {queued}, expected {acq!r}')
         return 0
@@ -438,10 +483,32 @@ cdef class World:
         if acq is None:
             return False
         self.about(acq, acq.conn, acq.endpoint)
+        if self.model.knowns and self.dice.below(4):
+            self.connect_failed(acq)
+            return True
         self.model.create_failed(acq, self.now)
         self.core.create_failed(acq.waiter, self.now)
         self.leave(acq)
         return True
+
+    cdef int connect_failed(self, Acq acq) except -1:
+        # It goes on waiting, if it may, or ends.
+        cdef object error = OSError('the connect of an acquire')
+        cdef bint is_refusal = self.model.grows and self.dice.one_in(3)
+        cdef bint has_time = self.dice.below(4) != 0
+        cdef int news = connect_failed(self.model, acq, error, is_refusal, has_time, self.now)
+        self.differ(
+            self.core.connect_failed(acq.waiter, error, bool(is_refusal), bool(has_time), self.now),
+            news,
+            'connect_failed()',
+        )
+        if news & ASKS_AGAIN:
+            self.asked_conn = None
+            if self.dice.below(8):
+                self.request(acq)
+        else:
+            self.cancel(acq)
+        return 0
 
     cdef int leave(self, Acq acq) except -1:
         # It was served nothing: mostly that is its end, or it asks again later.
@@ -493,10 +560,11 @@ cdef class World:
             return False
         self.about(None, acq.conn, acq.endpoint)
         if acq.state == WAITS:
-            self.model.waiting.remove(acq)
+            self.model.leave_queue(acq)
             self.model.note_wanting(acq.endpoint)
             self.model.cancelled_count += 1
             acq.state = NOTHING
+            forget_empty(self.model)
         else:
             acq.waits_from = INFINITY
             self.model.cancel(acq, self.now)
@@ -705,6 +773,77 @@ cdef class World:
         self.core.give_up_checks(self.now)
         return True
 
+    # -- what the pool creates itself ---------------------------------------------------------------------------------
+
+    cdef bint ask_take_create(self) except -1:
+        cdef Conn ticket
+        cdef object entry
+        if not self.model.turns and self.dice.below(8):
+            return False
+        ticket = take_create(self.model, self.now)
+        entry = self.core.take_create(self.now)
+        self.differ(entry is not None, ticket is not None, 'take_create()')
+        if ticket is not None:
+            if (<Endpoint>entry.endpoint).number != ticket.endpoint:
+                raise Fault(f'take_create() gave {entry!r}, expected one of e{ticket.endpoint}')
+            ticket.entry = entry
+            ticket.since = self.now
+            self.core.begin_create(entry, self.now)
+            self.growing.append(ticket)
+            self.about(None, ticket, ticket.endpoint)
+        return True
+
+    cdef bint ask_end_create(self) except -1:
+        cdef Conn ticket
+        if not self.growing:
+            return False
+        ticket = <Conn>self.growing.pop(self.dice.below(<int>len(self.growing)))
+        self.end_create(ticket, self.dice.below(8))
+        return True
+
+    cdef int end_create(self, Conn ticket, int how) except -1:
+        cdef object error
+        cdef bint kept, is_refusal
+        cdef int news
+        cdef Py_ssize_t size
+        self.about(None, ticket, ticket.endpoint)
+        if how >= 4:
+            self.connects += 1
+            self.conns.append(ticket)
+            kept = grown(self.model, ticket, self.connects, self.now)
+            self.differ(self.core.grown(ticket.entry, ticket, self.now), kept, 'grown()')
+        elif how == 0:
+            grow_cancelled(self.model, ticket, self.now)
+            self.core.grow_cancelled(ticket.entry, self.now)
+        else:
+            error = OSError('a connect of the pool')
+            is_refusal = how == 1 and self.model.grows
+            news = grow_failed(self.model, ticket, error, is_refusal, self.now)
+            self.differ(
+                self.core.grow_failed(ticket.entry, error, error, bool(is_refusal), self.now), news, 'grow_failed()'
+            )
+        size = self.core.size
+        self.core.grow_cancelled(ticket.entry, self.now)     # it has ended once
+        self.differ(self.core.size, size, 'the size after the second end of a create')
+        return 0
+
+    cdef bint ask_run_timers(self) except -1:
+        # At their time, mostly.
+        cdef int how = self.dice.below(8)
+        cdef double timer = self.core.next_timer()
+        if how and timer < INFINITY:
+            self.now = max(self.now, timer)
+        if how == 1:
+            if self.model.pass_time(self.now):
+                self.model.dispatch(for_worker=True)
+            forget_empty(self.model)
+            self.core.expire_relief(self.now)
+        else:
+            run_timers(self.model, self.now)
+            self.core.run_timers(self.now, how > 2)
+            self.were_told = True
+        return True
+
     # -- giving back --------------------------------------------------------------------------------------------------
 
     cdef bint is_held(self, Acq acq) noexcept:
@@ -873,7 +1012,8 @@ cdef class World:
     cdef bint ask_expire(self) except -1:
         cdef int limit = self.dice.below(5)
         cdef bint for_worker = self.dice.one_in(2)
-        cdef int count = self.model.doom_due(self.now, limit, for_worker)
+        cdef int count
+        count = self.model.doom_due(self.now, limit, for_worker)
         self.dice.note(count)
         self.differ(self.core.doom_due(self.now, limit, for_worker), count, 'doom_due()')
         return True
@@ -913,7 +1053,7 @@ cdef class World:
             total_max_size = model.total_max_size
         limits['max_waiting'] = max_waiting = 1 + self.dice.below(3) if self.dice.one_in(4) else 0
         limits['max_workers'] = max_workers = 1 + self.dice.below(4) if self.dice.one_in(4) else 0
-        self.model.resize(self.now, min_idle, max_size, total_max_size, max_waiting, max_workers)
+        model.resize(self.now, min_idle, max_size, total_max_size, max_waiting, max_workers)
         self.core.resize(self.now, **limits)
         self.order_doomed()
         self.look_at_all = True
@@ -963,7 +1103,7 @@ cdef class World:
         return True
 
     cdef bint ask_close(self) except -1:
-        self.model.close()
+        self.model.close(self.now)
         self.core.close()
         self.in_any_order = True    # at each endpoint it is that of the arrivals
         self.order_doomed()
@@ -1107,6 +1247,8 @@ cdef class World:
             or waiter.refused != (acq.state == REFUSED)
             or waiter.turned_away != (acq.state == TURNED_AWAY)
             or waiter.has_ticket != (acq.state == TICKET)
+            or waiter.failed != (acq.state == FAILED)
+            or waiter.endpoint_is_down != (acq.state == DOWN)
         ):
             raise Fault(
                 f'the waiter holds {held!r}, queued {waiter.queued}, refused {waiter.refused}, turned away '
@@ -1114,6 +1256,8 @@ cdef class World:
             )
         if waiter.dead_entry is not (None if acq.dead_entry is None else acq.dead_entry.entry):
             raise Fault(f'the waiter has the dead {waiter.dead_entry!r}, expected {acq.dead_entry!r}')
+        if (acq.state == FAILED or acq.state == DOWN) and waiter.error is not acq.error:
+            raise Fault(f'{acq!r} has the error {waiter.error!r}, expected {acq.error!r}')
         if acq.state == SERVED:
             self.differ(self.core.still_holds(waiter), True, 'still_holds()')
         return 0
@@ -1200,7 +1344,35 @@ cdef class World:
             self.dice.note(self.asked_conn.number * 8 + self.asked_conn.state)
         if self.asked_endpoint != NOBODY:
             self.compare_endpoint(self.asked_endpoint)
+        if model.knowns or self.were_told:
+            self.compare_growth()
         self.dice.note(len(model.conns) * 64 + len(model.waiting) * 8 + <Py_ssize_t>core.doomed)
+        return 0
+
+    cdef int compare_growth(self) except -1:
+        cdef Model model = self.model
+        cdef object core = self.core
+        cdef double retry = next_retry(model)
+        self.differ(core.reserved, count_own(model, ALL, True), 'reserved')
+        if <double>core.next_timer() != min(<double>core.relief_ends_at(), retry):
+            raise Fault(f'next_timer() gave {core.next_timer()}, expected {retry}: {model.knowns}')
+        if self.were_told:
+            self.told_retry = retry
+        self.were_told = False
+        if retry < self.told_retry and not model.closed:
+            raise Fault(f'an attempt is due at {retry}, and the workers were told {self.told_retry}')
+        return 0
+
+    cdef int judge_growth(self) except -1:
+        # What is remembered is the same.
+        cdef Model model = self.model
+        cdef Known known
+        cdef int endpoint
+        for endpoint in model.knowns:
+            known = model.knowns[endpoint]
+            error = known.error if known.outage is not None or known.failed_at >= self.now - 1 else None
+            if self.core.last_connect_error(self.endpoints[endpoint], self.now - 1) is not error:
+                raise Fault(f'the last error of e{endpoint} is not {error!r}')
         return 0
 
     cdef int compare_all(self) except -1:
@@ -1223,7 +1395,7 @@ cdef class World:
             'max_workers': model.max_workers,
             'asked': model.asked_count,
             'cancelled': model.cancelled_count,
-            'refused': 0,
+            'refused': model.refused_count,
             'checks': model.check_count,
             'checks_failed': model.failed_check_count,
             'leaks': 0,
@@ -1260,6 +1432,8 @@ cdef class World:
             self.compare_conn(conn)
         core.check_invariants()
         self.judge()
+        if model.knowns:
+            self.judge_growth()
         return 0
 
     cdef int judge(self) except -1:
@@ -1344,6 +1518,12 @@ cdef class World:
             return self.ask_watch()
         if question == MISUSE:
             return self.ask_misuse()
+        if question == TAKE_CREATE:
+            return self.ask_take_create()
+        if question == END_CREATE:
+            return self.ask_end_create()
+        if question == RUN_TIMERS:
+            return self.ask_run_timers()
         if question == DRAIN:
             return self.ask_drain()
         if question == SUSPEND:
@@ -1362,15 +1542,16 @@ cdef class World:
         # One random question, and what is to be seen of its answer.
         cdef int question = self.last
         cdef int tries = 0
+        self.model.luck = (self.model.luck + 0.381966) % 1.0
         self.tick()
         self.about(None, None, NOBODY)
         self.look_at_all = False
         if self.dice.below(8) >= self.bursts:
             question = self.questions[self.dice.below(256)]
+        self.last = question
         while not self.ask(question):
             tries += 1
-            question = self.questions[self.dice.below(256)] if tries < 8 else ADVANCE
-        self.last = question
+            self.last = question = self.questions[self.dice.below(256)] if tries < 8 else ADVANCE
         self.dice.note(question)
         self.compare_step()
         if self.look_at_all:
@@ -1378,15 +1559,32 @@ cdef class World:
         return question
 
     cdef int settle(self) except -1:
+        cdef int rounds = 0
         # Whatever the driver has at hand comes to its end, and what is asked for is served: in some order.
         while self.releasing:
             self.end_release(<Acq>self.releasing.pop(), 2)
             self.compare_step()
-        while self.checking or self.closing or self.model.to_check or self.model.doomed or self.model.doomed_for_worker:
+        while (
+            self.checking
+            or self.closing
+            or self.model.to_check
+            or self.model.doomed
+            or self.model.doomed_for_worker
+            or self.model.turns
+            or self.growing
+        ):
+            self.tick()
+            rounds += 1
+            if rounds > 10_000:
+                raise Fault(f'what is closed is created again, without an end: {self.model.conns}')
             if self.checking:
                 self.ask_end_pool_check()
             elif self.closing:
                 self.ask_dispose()
+            elif self.growing:
+                self.end_create(<Conn>self.growing.pop(), 7)
+            elif self.model.turns:
+                self.ask_take_create()
             elif self.model.to_check:
                 self.begin_pool_check()
             elif self.model.doomed:
@@ -1400,11 +1598,14 @@ cdef class World:
         # DESIGN.md 2.4, as liveness: when the clients only give back what they have, each round serves somebody, until
         # nobody waits. No time passes.
         cdef Acq acq
-        cdef int rounds = 4 + 2 * <int>len(self.active)
+        cdef int rounds = 4 + 2 * <int>len(self.active) + 8 * <int>len(self.model.knowns)
         while self.active:
             if rounds == 0:
                 raise Fault(f'though all is given back, these are still not served: {self.active!r}')
             rounds -= 1
+            if self.model.knowns and next_retry(self.model) < INFINITY:
+                self.ask_run_timers()       # an outage ends only if somebody tries
+                self.compare_step()
             self.settle()
             for acq in self.active[:]:
                 self.about(acq, acq.conn, acq.endpoint)
@@ -1414,7 +1615,7 @@ cdef class World:
                     self.request(acq)
                 elif acq.conn is not None:
                     self.release(acq)
-                elif acq.state == REFUSED or acq.state == TURNED_AWAY:
+                elif acq.state == REFUSED or acq.state >= TURNED_AWAY:
                     self.cancel(acq)
                 else:
                     continue
@@ -1551,5 +1752,6 @@ def simulate(seed, long long steps, make_core):
         told = f'{exc}' if isinstance(exc, Fault) else f'{type(exc).__name__}: {exc}'
         before = [recent[i % REMEMBERED] for i in range(step + 1, step + 1 + REMEMBERED)]
         names = ', '.join([QUESTION_NAMES[number] for number in before if number >= 0])
-        raise SimulationError(seed, step, f'{told}{where} (before: {names})') from exc
+        asked = QUESTION_NAMES[world.last]
+        raise SimulationError(seed, step, f'{told}{where} (at: {asked}; before: {names})') from exc
     return f'{dice.trace:016x}'

@@ -21,6 +21,7 @@ cdef enum:              # sets of them
 cdef enum:              # Conn.job: what a worker does with it
     NO_JOB
     CLOSE_JOB
+    CREATE_JOB
     CHECK_JOB
 
 cdef enum:              # Acq.state
@@ -30,6 +31,8 @@ cdef enum:              # Acq.state
     SERVED
     REFUSED             # the pool is closed, maybe over what the acquire was served
     TURNED_AWAY         # too many wait already
+    FAILED              # the pool could not connect for it
+    DOWN                # "fail_fast": nothing can come
 
 cdef enum:
     ALL = -1            # in place of an endpoint
@@ -71,6 +74,8 @@ cdef class Conn:
     cdef str reason             # why it is closed
     cdef int job                # what a worker does with it
     cdef int line               # what is in one line of a batch is in order
+    cdef bint own               # the pool itself creates it
+    cdef bint reserved          # and no worker has come for it yet
     cdef Acq holder
     cdef object entry           # the core's record of it
 
@@ -97,6 +102,8 @@ cdef class Acq:
     cdef double waits_from      # while its wait is not counted
     cdef bint outdated          # another connection was found dead since its check began
     cdef bint checking          # between begin_check() and end_check()
+    cdef Conn create            # what the pool creates for it
+    cdef object error           # why no connection could be created for it
     cdef list notified          # where it notes that it was notified
     cdef object waiter          # the core's token of it
 
@@ -130,7 +137,7 @@ REASONS = (
     '', 'idle', 'lifetime', 'max_uses', 'broken', 'dead', 'discarded', 'drained', 'shrunk', 'evicted', 'pool_closed',
 )
 STATE_NAMES = ('creating', 'idle', 'acquired', 'releasing', 'checking', 'closing', 'gone')
-ACQ_NAMES = ('nothing', 'waits', 'ticket', 'served', 'refused', 'turned away')
+ACQ_NAMES = ('nothing', 'waits', 'ticket', 'served', 'refused', 'turned away', 'failed', 'down')
 
 
 cdef class Model:
@@ -141,6 +148,7 @@ cdef class Model:
     cdef int total_max_size
     cdef double idle_timeout
     cdef double max_lifetime
+    cdef double lifetime_jitter
     cdef int max_uses           # 0: no limit
     cdef bint collects
     cdef int max_waiting
@@ -191,6 +199,15 @@ cdef class Model:
     cdef long long wait_count
     cdef long long timeout_count
     cdef long long too_many_count
+    cdef long long refused_count
+    # -- growth: see _core_growth.pxi
+    cdef int max_connecting
+    cdef double reconnect_timeout
+    cdef bint fails_fast
+    cdef bint grows             # its endpoints are remembered
+    cdef double luck            # from 0 to 1
+    cdef dict knowns            # endpoint -> Known
+    cdef list turns             # endpoints with reserved slots, in which they are served
 
     def __cinit__(self):
         self.conns = []
@@ -207,6 +224,8 @@ cdef class Model:
         self.closed_counts = dict.fromkeys(REASONS[1:], 0)
         self.left = {}
         self.sleeps_until = INFINITY
+        self.knowns = {}
+        self.turns = []
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
@@ -237,6 +256,9 @@ cdef class Model:
             seen |= 1u << conn.endpoint
         for acq in self.waiting:
             seen |= 1u << acq.endpoint
+        for endpoint in self.knowns:
+            if is_remembered(self, endpoint):
+                seen |= 1u << endpoint
         for endpoint in range(MOST_ENDPOINTS):
             found += seen >> endpoint & 1
         return found
@@ -263,10 +285,16 @@ cdef class Model:
         for acq in self.waiting:
             if not seen >> acq.endpoint & 1:
                 seen |= 1u << acq.endpoint
-                if self.count(acq.endpoint, IS_ANY) < self.max_size:
+                if self.wants_slot(acq.endpoint):
                     found.append(acq)
         found.sort(key=place_of)    # stable: where two endpoints of one hash share a place, by arrival
         return found
+
+    cdef bint wants_slot(self, int endpoint) except -1:
+        # Whether somebody waits who may have one more connection.
+        if self.grows or self.knowns:
+            return wants_slot(self, endpoint)
+        return self.count(endpoint, IS_ANY) < self.max_size and self.head(endpoint) is not None
 
     cdef Conn next_idle(self, int endpoint):
         # DESIGN.md 1, COMPAT.md: core connections first, the one idle for longest; then the extra one released last,
@@ -304,9 +332,7 @@ cdef class Model:
 
     cdef double deadline(self, Conn conn) except? -1:
         # "Deadlines": a core connection is due at the end of its lifetime, an extra one when it was not used for long.
-        if conn.is_core or conn.expires_at < conn.used_at + self.idle_timeout:
-            return conn.expires_at
-        return conn.used_at + self.idle_timeout
+        return conn.expires_at if conn.is_core else min(conn.expires_at, conn.used_at + self.idle_timeout)
 
     cdef Conn first_due(self):
         # "Deadlines": ties are broken by the order of release.
@@ -420,17 +446,45 @@ cdef class Model:
                 ended = True
         return ended
 
-    cdef int take_ticket(self, Acq acq) except -1:
+    cdef Conn add_slot(self, int endpoint):
         cdef Conn conn = Conn.__new__(Conn)
-        conn.endpoint = acq.endpoint
+        conn.endpoint = endpoint
         conn.since = INFINITY
         conn.relief_since = NO_RELIEF
+        self.conns.append(conn)
+        return conn
+
+    cdef int take_ticket(self, Acq acq) except -1:
+        cdef Conn conn = self.add_slot(acq.endpoint)
         conn.holder = acq
         acq.was_idle = False
         acq.conn = conn
         acq.was_served = True
         acq.state = TICKET
-        self.conns.append(conn)
+        begin_attempt(self, acq.endpoint, conn)
+        return 0
+
+    cdef int leave_queue(self, Acq acq) except -1:
+        # What is created for it is for the next one then.
+        cdef Conn ticket = acq.create
+        self.waiting.remove(acq)
+        if ticket is not None:
+            acq.create = None
+            cover(self, acq.endpoint, ticket)
+        return 0
+
+    cdef int fail(self, Acq acq, int state, object error) except -1:
+        # Nothing can be created for one that waits.
+        self.leave_queue(acq)
+        acq.state = state
+        acq.error = error
+        self.notified.append(acq)
+        self.note_wanting(acq.endpoint)
+        return 0
+
+    cdef int end_use(self, Conn conn, double now) except -1:
+        self.use_time += now - conn.since
+        note_used(self, conn.endpoint, now)
         return 0
 
     cdef int count_wait(self, Acq acq, double now) except -1:
@@ -471,8 +525,8 @@ cdef class Model:
         return 'max_uses' if self.is_used_up(conn) else 'lifetime'
 
     cdef int dispatch(self, bint for_worker) except -1:
-        # "One dispatcher": a slot goes to whoever is overdue, else to whoever came first of all who may have one. Where
-        # the total cap is reached, what was unused for longest is closed, one for each endpoint in need.
+        # A slot goes to whoever is overdue, else to whoever came first of all who may have one. Where the total cap is
+        # reached, what was unused for longest is closed, one for each endpoint in need.
         cdef list wanting
         cdef int overdue
         cdef Acq acq
@@ -490,21 +544,41 @@ cdef class Model:
                 return 0
             overdue = self.first_overdue(self.latest)
             acq = wanting[0] if overdue == NO_ENDPOINT else self.head(overdue)
-            self.waiting.remove(acq)
-            self.take_ticket(acq)
-            self.note_wanting(acq.endpoint)
-            self.note_served(acq.endpoint)
-            self.notified.append(acq)
+            if pool_creates(self, acq.endpoint):
+                reserve(self, acq.endpoint)
+                self.note_wanting(acq.endpoint)
+                self.note_served(acq.endpoint)
+            else:
+                self.serve_ticket(acq)
+        return 0
+
+    cdef int serve_ticket(self, Acq acq) except -1:
+        self.leave_queue(acq)
+        self.take_ticket(acq)
+        self.note_wanting(acq.endpoint)
+        self.note_served(acq.endpoint)
+        self.notified.append(acq)
         return 0
 
     cdef int slot_freed(self, Conn gone, bint for_worker) except -1:
         cdef Watcher watcher
+        fail_where_nothing_comes(self, gone.endpoint)
         self.note_wanting(gone.endpoint)
         self.dispatch(for_worker)
         for watcher in self.watchers[:]:
-            if watcher.conn is gone or (watcher.conn is None and not self.conns):
+            if watcher.conn is gone:
                 self.watchers.remove(watcher)
                 self.told.append(watcher)
+        self.tell_if_empty()
+        return 0
+
+    cdef int tell_if_empty(self) except -1:
+        cdef Watcher watcher
+        if not self.conns:
+            for watcher in self.watchers[:]:
+                if watcher.conn is None:
+                    self.watchers.remove(watcher)
+                    self.told.append(watcher)
         return 0
 
     cdef int arrive(self, Acq acq) except -1:
@@ -539,7 +613,7 @@ cdef class Model:
         cdef Acq following
         cdef bint has_place = self.head(acq.endpoint) is acq and (now > acq.queued_at or acq.place != acq.arrival)
         cdef tuple left = (self.pass_place_time(now), acq.endpoint % ENDPOINT_HASHES)
-        self.waiting.remove(acq)
+        self.leave_queue(acq)
         following = self.head(acq.endpoint)
         if has_place and following is not None:
             following.place = min(following.place, acq.place)
@@ -589,7 +663,7 @@ cdef class Model:
         cdef int waiting = self.count_waiting(endpoint)
         cdef int size = self.count(endpoint, IS_ANY)
         cdef tuple head, known
-        if first is None or size >= self.max_size:
+        if first is None or not self.wants_slot(endpoint):
             self.wants.pop(endpoint, None)
             self.unserved.pop(endpoint, None)
             return 0
@@ -628,7 +702,7 @@ cdef class Model:
         cdef Conn conn
         cdef Conn dead_entry = acq.dead_entry
         cdef list doomed = []
-        cdef bint relief_ended
+        cdef bint relief_ended, pause_ended
         cdef bint begins = dead_entry is None and not acq.has_waited and not acq.left_check
         self.count_asked(acq)
         self.doom_dead(acq)
@@ -638,6 +712,7 @@ cdef class Model:
         self.pass_overtaking_time(now)
         self.arrive(acq)
         relief_ended = self.pass_time(now)
+        pause_ended = end_pause_if_over(self, acq.endpoint, now)
         head = self.head(acq.endpoint)
         if self.suspended or head is None or acq.arrival < head.arrival:
             conn = self.next_idle(acq.endpoint)
@@ -651,9 +726,13 @@ cdef class Model:
             elif conn is not None:
                 acq.was_idle = True
                 self.take_conn(acq, conn, now)
-            elif self.count(acq.endpoint, IS_ANY) < self.max_size and len(self.conns) < self.total_max_size:
-                self.take_ticket(acq)
-        if acq.state == REFUSED:
+            elif may_connect(self, acq.endpoint) and len(self.conns) < self.total_max_size:
+                if not pool_creates(self, acq.endpoint):
+                    self.take_ticket(acq)
+            elif fails_at_once(self, acq.endpoint):
+                acq.state = DOWN
+                acq.error = remember(self, acq.endpoint).error
+        if acq.state == REFUSED or acq.state == DOWN:
             pass
         elif acq.conn is None and not acq.was_served and 0 < self.max_waiting <= self.count_waiting(acq.endpoint):
             acq.state = TURNED_AWAY
@@ -666,21 +745,31 @@ cdef class Model:
             # DESIGN.md 2.5: first come, first served. One that was served a dead connection has its old place.
             acq.waits_from = now
             self.join_queue(acq, head, now)
+            shorten_pause(self, acq.endpoint)
         if dead_entry is not None:
             self.count_as_relief(dead_entry)
         for conn in doomed:
             self.count_as_relief(conn)
-        if acq.state == WAITS or relief_ended:
+        if (acq.state == WAITS or relief_ended or pause_ended) and self.wanting_slots():
             self.dispatch(for_worker=True)
+        return 0
+
+    cdef int end_of_request(self, double now) except -1:
+        forget_empty(self)
+        return 0
+
+    cdef int enter(self, Conn conn, int number, double now) except -1:
+        # A connect has succeeded.
+        conn.number = number
+        conn.used_at = now
+        conn.expires_at = now + self.max_lifetime * (1 - self.lifetime_jitter * self.luck)
+        self.created_count += 1
+        self.count_create(conn, now)
         return 0
 
     cdef bint created(self, Acq acq, int number, double now) except -1:
         cdef Conn conn = acq.conn
-        conn.number = number
-        conn.used_at = now
-        conn.expires_at = now + self.max_lifetime
-        self.created_count += 1
-        self.count_create(conn, now)
+        self.enter(conn, number, now)
         if self.closed:
             acq.state = NOTHING
             acq.conn = None
@@ -688,6 +777,8 @@ cdef class Model:
             self.doom(conn, 'pool_closed', for_worker=True)
             return False
         self.take_conn(acq, conn, now)
+        connected(self, acq.endpoint, now)
+        forget_empty(self)
         return True
 
     cdef int create_failed(self, Acq acq, double now) except -1:
@@ -700,7 +791,9 @@ cdef class Model:
         acq.state = NOTHING
         self.create_error_count += 1
         self.count_create(conn, now)
+        give_up_attempt(self, conn.endpoint, conn, now)
         self.slot_freed(conn, for_worker=True)
+        forget_empty(self)
         return 0
 
     cdef int suspect_others(self, int endpoint) except -1:
@@ -723,6 +816,7 @@ cdef class Model:
             conn.closed_over = False
             acq.lost = True
             return 0
+        note_used(self, conn.endpoint, conn.used_at)
         conn.state = CLOSING
         conn.reason = 'dead'
         acq.dead_entry = conn
@@ -738,6 +832,7 @@ cdef class Model:
         if self.closed or conn.closed_over:
             return False
         conn.was_core = others_out < self.min_idle - self.count_core_idle(conn.endpoint)
+        note_used(self, conn.endpoint, conn.used_at)
         conn.state = CHECKING
         conn.check_pending = True
         if not acq.was_idle:
@@ -764,16 +859,16 @@ cdef class Model:
         # "Jobs": how many more of a kind may begin. Of all workers each kind leaves some to the others.
         cdef Conn conn
         cdef int of_kind = 0, all_kinds = 0
-        cdef int most = 64 if job == CLOSE_JOB else 16
+        cdef int most = 64 if job == CLOSE_JOB else 16 if job == CHECK_JOB else 1_000_000
         for conn in self.conns:
             of_kind += conn.job == job
             all_kinds += conn.job != NO_JOB
         if not self.max_workers:
             return most - of_kind
-        if job == CLOSE_JOB:
-            most = min(most, max(self.max_workers - 1, 1))
-        else:
+        if job == CHECK_JOB:
             most = min(most, max(self.max_workers // 2, 1))
+        else:
+            most = min(most, max(self.max_workers - 1, 1))
         return min(most - of_kind, self.max_workers - all_kinds)
 
     cdef bint end_pool_check(self, Conn conn, bint answered, bint alive, double now) except -1:
@@ -787,12 +882,14 @@ cdef class Model:
             return False
         if answered and not alive:
             relief_ended = self.pass_time(now)
+            note_used(self, conn.endpoint, conn.used_at)
             self.doom(conn, 'dead', for_worker=True)
             self.count_as_relief(conn)
             self.suspect_others(conn.endpoint)
             self.dead_count += 1
             if relief_ended:
                 self.dispatch(for_worker=True)
+            forget_empty(self)
             return True
         conn.check_pending = not answered
         self.give_back(conn, now, for_worker=True)
@@ -853,13 +950,14 @@ cdef class Model:
         acq.conn = None
         acq.state = NOTHING
         conn.holder = None
-        self.use_time += now - conn.since
+        self.end_use(conn, now)
         self.pass_time(now)
         conn.state = GONE
         conn.detached = True
         self.conns.remove(conn)
         self.detached_count += 1
         self.slot_freed(conn, for_worker=True)
+        forget_empty(self)
         return 0
 
     cdef bint discard(self, Acq acq, bint queue, double now, str reason, bint by_user=False) except -1:
@@ -877,11 +975,12 @@ cdef class Model:
             conn.reason = reason
             self.count_as_relief(conn)
             self.broken_count += not by_user
-            self.use_time += now - conn.since
+            self.end_use(conn, now)
             if queue:
                 self.doom(conn, reason, for_worker=False)
             if relief_ended:
                 self.dispatch(for_worker=False)
+            forget_empty(self)
         return out
 
     cdef bint begin_release(self, Acq acq) except -1:
@@ -906,14 +1005,30 @@ cdef class Model:
         return 0
 
     cdef int give_back(self, Conn conn, double now, bint for_worker) except -1:
-        cdef int endpoint = conn.endpoint
         cdef bint relief_ended = self.pass_time(now)
+        cdef bint has_become_idle
+        conn.holder = None
+        if conn.state != CHECKING:
+            self.end_use(conn, now)
+        has_become_idle = self.settle(conn, now, for_worker)
+        note_used(self, conn.endpoint, conn.used_at)
+        if self.waiting and (relief_ended or has_become_idle) and self.wanting_slots():
+            self.dispatch(for_worker)
+        forget_empty(self)
+        return 0
+
+    cdef bint settle(
+        self, Conn conn, double now, bint for_worker, bint is_new=False, double used_at=-INFINITY
+    ) except -1:
+        # What becomes of a connection that was returned, checked or created. A new one was created for those who wait
+        # at its endpoint, whose turn it is. Whether it is idle now.
+        cdef int endpoint = conn.endpoint
         cdef Acq head = self.head(endpoint)
         cdef list wanting = self.wanting_slots()
         cdef bint relief_missing = bool(wanting) and self.needs_relief()
-        conn.holder = None
-        if conn.state != CHECKING:
-            self.use_time += now - conn.since
+        if is_new:
+            conn.used_at = used_at
+            note_used(self, endpoint, used_at)
         if (
             self.closed
             # What is being closed will be gone, and counts no more.
@@ -933,9 +1048,12 @@ cdef class Model:
             conn.expires_at > now
             and head is not None
             and not self.suspended
-            and not (wanting and self.needs_relief(endpoint) and self.waited_too_long(wanting[0], head, now))
+            and (
+                is_new
+                or not (wanting and self.needs_relief(endpoint) and self.waited_too_long(wanting[0], head, now))
+            )
         ):
-            self.waiting.remove(head)
+            self.leave_queue(head)
             conn.used_at = now
             head.was_idle = False
             self.take_conn(head, conn, now)
@@ -948,13 +1066,11 @@ cdef class Model:
         elif not self.keeps_idle:
             self.doom(conn, 'idle', for_worker)
         else:
-            relief_ended = True
-            self.keep(conn, now)
-        if relief_ended:
-            self.dispatch(for_worker)
-        return 0
+            self.keep(conn, used_at if is_new else now)
+            return True
+        return False
 
-    cdef int keep(self, Conn conn, double now) except -1:
+    cdef int keep(self, Conn conn, double used_at) except -1:
         # COMPAT.md: core as long as the idle core connections and those that are out do not make up min_idle.
         cdef int out = 0 if self.counts_idle_only else self.count(conn.endpoint, IS_CHECKED_OUT) - 1
         cdef int idle_core = self.count_core_idle(conn.endpoint)
@@ -964,7 +1080,7 @@ cdef class Model:
         else:
             conn.is_core = out < self.min_idle - idle_core
             conn.state = IDLE
-            conn.used_at = now
+            conn.used_at = used_at
             self.releases += 1
             conn.released = self.releases
         if self.deadline(conn) < self.sleeps_until:
@@ -1010,6 +1126,7 @@ cdef class Model:
             self.give_back(conn, now, for_worker=True)
         acq.conn = None
         acq.state = NOTHING
+        forget_empty(self)
         return waited
 
     cdef bint give_up(self, Acq acq, double now) except -1:
@@ -1019,6 +1136,7 @@ cdef class Model:
         self.stop_waiting(acq, now)
         acq.state = NOTHING
         self.timeout_count += 1
+        forget_empty(self)
         return True
 
     cdef int disposed(self, Conn conn, double now, bint by_worker) except -1:
@@ -1028,7 +1146,9 @@ cdef class Model:
         self.conns.remove(conn)
         self.disposed_count += 1
         self.closed_counts[conn.reason] += 1
+        end_refusal(self, conn.endpoint, now)
         self.slot_freed(conn, by_worker)
+        forget_empty(self)
         return 0
 
     cdef int doom_due(self, double now, int limit, bint for_worker) except -1:
@@ -1050,15 +1170,18 @@ cdef class Model:
             found += 1
         if relief_ended:
             self.dispatch(for_worker)
+        forget_empty(self)
         return found
 
-    cdef int sort_idle(self) except -1:
+    cdef int sort_idle(self, int only=ALL) except -1:
         # Which are core with a new min_idle: too many become extra, the oldest first; too few are joined by extra ones,
         # the youngest first. The collector is told once of all that are due earlier now.
         cdef Conn conn, other
         cdef int endpoint, out
         cdef double earlier = self.sleeps_until
         for endpoint in range(MOST_ENDPOINTS):
+            if only != ALL and endpoint != only:
+                continue
             out = 0 if self.counts_idle_only else self.count(endpoint, IS_CHECKED_OUT)
             while self.count_core_idle(endpoint) > self.min_idle:
                 conn = self.first_surplus(endpoint, core_first=True)
@@ -1106,13 +1229,15 @@ cdef class Model:
         ):
             pass
         self.dispatch(for_worker=False)
+        forget_empty(self)
         return 0
 
-    cdef int close(self) except -1:
+    cdef int close(self, double now) except -1:
         cdef Conn conn
         cdef Acq acq
         cdef int endpoint
         self.closed = True
+        close_growth(self, now)
         self.drop_checks()
         for acq in self.waiting:
             acq.state = REFUSED
@@ -1127,13 +1252,14 @@ cdef class Model:
                 if conn is None:
                     break
                 self.doom(conn, 'pool_closed', False, self.batches, endpoint)
+        forget_empty(self)
         return 0
 
     cdef int drain(self, int endpoint, double now, bint idle_only) except -1:
         # "Draining": what is idle is closed now, in the order in which it would be closed as surplus, core ones first.
         cdef Conn conn
         cdef bint relief_ended
-        if self.count(endpoint, IS_ANY) == 0 and self.head(endpoint) is None:
+        if self.count(endpoint, IS_ANY) == 0 and self.head(endpoint) is None and not is_remembered(self, endpoint):
             return 0
         relief_ended = self.pass_time(now)
         for conn in self.to_check[:]:
@@ -1148,10 +1274,11 @@ cdef class Model:
             self.doom(conn, 'drained', for_worker=True)
             self.count_as_relief(conn)
         for conn in self.conns:
-            if conn.endpoint == endpoint and conn.state != CLOSING and not idle_only:
+            if conn.endpoint == endpoint and conn.state != CLOSING and not conn.reserved and not idle_only:
                 conn.drained = True
         if relief_ended:
             self.dispatch(for_worker=True)
+        forget_empty(self)
         return 0
 
     cdef bint has_outlived(self, double now) except -1:
@@ -1172,7 +1299,7 @@ cdef class Model:
         for acq in self.waiting[:]:
             conn = self.next_idle(acq.endpoint)
             if conn is not None:
-                self.waiting.remove(acq)
+                self.leave_queue(acq)
                 acq.was_idle = True
                 self.take_conn(acq, conn, now)
                 self.notified.append(acq)
@@ -1186,6 +1313,7 @@ cdef class Model:
                 self.unserved[endpoint] = self.arrivals + 0.5 if self.has_share(endpoint) else acq.place, acq.arrival
         self.pass_time(now)
         self.dispatch(for_worker=True)
+        forget_empty(self)
         return 0
 
     cdef int doom_acquired(self) except -1:
@@ -1195,6 +1323,7 @@ cdef class Model:
         self.batches += 1
         for conn in self.conns:
             if IS_CHECKED_OUT >> conn.state & 1:
+                note_used(self, conn.endpoint, conn.used_at)
                 self.doom(conn, 'pool_closed', False, self.batches, conn.number)
                 conn.closed_over = True
                 if conn.holder is not None and conn.holder.state == SERVED:

@@ -2,8 +2,8 @@
 
     python -m tests.simulation.core SEED STEPS
 
-The driver and the model are compiled (``_core_lockstep.pyx``, ``_core_model.pxi``): in Python they would be a hundred
-times slower than the core.
+The driver and the model are compiled (``_core_lockstep.pyx``, ``_core_model.pxi``, ``_core_growth.pxi``): in Python
+they would be a hundred times slower than the core.
 """
 
 import argparse
@@ -21,7 +21,7 @@ def load() -> ModuleType:
 
     :raises tests.simulation.compiled.CannotCompile: what that takes is not installed
     """
-    return compiled.extension('_core_lockstep', '_core_model.pxi')
+    return compiled.extension('_core_lockstep', '_core_model.pxi', '_core_growth.pxi')
 
 
 def simulate(seed: int, steps: int, make_core: Callable[..., Any] = PoolCore) -> str:

@@ -674,6 +674,34 @@ WRONG_CHANGES = (
         'after a resize to less, the pool connects beyond the new limit',
     ),
     WrongChange(
+        'refusals-of-acquires-are-not-counted',
+        CORE,
+        'core.counters.refused += is_refusal     # the error',
+        'core.counters.refused += 0     # the error',
+        'a full server cannot be told from one that is down by the figures of the pool',
+    ),
+    WrongChange(
+        'outage-under-another-spelling',
+        CORE,
+        ' or len(core.kept)):',
+        '):',
+        'an endpoint that is down is taken for one that was never asked for, if it is spelled in another way',
+    ),
+    WrongChange(
+        'creates-take-all-workers',
+        CORE,
+        'return max(most - 1, 1)',
+        'return most',
+        'with max_workers, connects to a server that does not answer keep all workers, and nothing is closed',
+    ),
+    WrongChange(
+        'create-for-one-who-is-gone',
+        CORE,
+        'if ep.waiting > begun and not (held_back',
+        'if ep.waiting >= begun and not (held_back',
+        'the pool connects to a server at its limit for acquires that wait no more',
+    ),
+    WrongChange(
         'connects-under-way-are-not-drained',
         GROWTH,
         'return out_count(ep) + checking_count(ep) + ep.counts[CREATING] - (',
@@ -1093,7 +1121,7 @@ WRONG_CHANGES = (
     ),
     WrongChange(
         'turned-away-and-nobody-tries-again',
-        THREADS,
+        ('core', 'threads'),
         'or relief_ended or pause_ended)',
         'or relief_ended)',
         'an acquire that is turned away when the pause of an outage is over leaves those who wait to wait for ever',

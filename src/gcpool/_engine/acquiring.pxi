@@ -153,8 +153,8 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
     # the dead connection in between.
     doom_dead(core, w)
     doom_expired_first(core, ep, now)
-    if ep.growth is not None and end_pause_if_over(core, ep, now):
-        pause_ended = True
+    if ep.growth is not None and not is_closed(core):
+        pause_ended = end_pause_if_over(core, ep, now)
     outcome = decide_request(core, ep, w, interrupted, begins)
     if outcome == TAKE_OVER:
         take_over(w, interrupted)

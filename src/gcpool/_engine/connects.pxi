@@ -143,6 +143,9 @@ cdef int connect_failed(
         count_failure(core, is_refusal)
         w.state = FRESH
         news |= ASKS_AGAIN
+    else:
+        core.counters.refused += is_refusal     # the error itself is counted when the waiter is cancelled
+        update_wants_slot(core, ep)
     gcp_unlock(&ep.lock)
     if asks_again:
         after_slot_freed(core, ep, ticket, now, &core.doomed_for_worker, &notified)
@@ -156,6 +159,7 @@ cdef int connect_failed(
 cdef void note_connected(PoolCore core, EndpointPool ep, double now, Chain *notified) noexcept:
     # Both locks are held. An acquire has connected.
     if ep.growth is not None:
+        advance_relief(core, now)
         end_outage(core, ep.growth, now)
         note_filled(core, ep, notified)
         note_short(core, ep, now)

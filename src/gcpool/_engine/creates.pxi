@@ -25,11 +25,13 @@ cdef Entry take_create(PoolCore core, double now):
             ticket.epoch.birth = core.drains
             begin_attempt(core, g, <void *>ticket)
             cover_waiter(ep, <void *>ticket)
+            update_wants_slot(core, ep)
             gcp_unlock(&ep.lock)
             begin_job(core, ticket, CREATE_JOB)
         else:
             free_reserved(core, ep, now)
             gcp_unlock(&ep.lock)
+            advance_relief(core, now)
             after_slot_freed(core, ep, None, now, &core.doomed_for_worker, &notified)
     gcp_unlock(&core.lock)
     try:
@@ -92,6 +94,7 @@ cdef bint grown(PoolCore core, Entry ticket, object conn, double now) except -1:
     settled.wake = False
     end_job(core, ticket)
     if outcome == ADDED:
+        advance_relief(core, now)
         ep.growth.creating -= 1
         asker = waiter_of(ep, <void *>ticket)
         if asker != NULL:

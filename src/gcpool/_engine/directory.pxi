@@ -112,10 +112,11 @@ cdef void directory_free(Directory *d) noexcept:
 
 cdef inline EndpointPool find_known_pool(PoolCore core, object endpoint):
     # By identity first, because the hash of an endpoint may be Python code. None if the endpoint is unknown, or its
-    # spelling is: find_pool() and find_or_add_pool() then ask the manager.
+    # spelling is: find_pool() and find_or_add_pool() then ask the manager. An endpoint pool has connections or waiters,
+    # or it is pinned or in an outage: then it is in core.kept.
     cdef EndpointPool ep = find_by_identity(&core.directory, endpoint)
     cdef Py_hash_t hash_
-    if ep is None and (gcp_load_int(&core.size) > 0 or gcp_load_int(&core.wanting_count)):
+    if ep is None and (gcp_load_int(&core.size) > 0 or gcp_load_int(&core.wanting_count) or len(core.kept)):
         hash_ = hash_of(endpoint)
         ep = find_by_hash(core, &core.directory.by_hash, endpoint, hash_, NULL)
         if ep is None and core.normalize is not None:

@@ -21,8 +21,7 @@ cdef inline void move(EndpointPool ep, Entry e, int old, int new) noexcept:
 
 cdef inline void begin_checking(EndpointPool ep, Entry e) noexcept:
     # With core.lock. An idle entry has left its list before: unlink_idle().
-    if ep.growth is not None:
-        ep.growth.used_at = max(ep.growth.used_at, e.used_at)
+    note_used(ep, e.used_at)
     ep.counts[<int>e.state] -= 1
     gcp_store_char(&e.state, CHECKING)
 
@@ -57,10 +56,15 @@ cdef inline void free_slot(PoolCore core, EndpointPool ep, Entry e) noexcept:
     gcp_store_int(&core.size, core.size - 1)
 
 
+cdef inline void note_used(EndpointPool ep, double at) noexcept:
+    # With core.lock. A connection of the endpoint was in use until then, and will not become idle.
+    if ep.growth is not None:
+        ep.growth.used_at = max(ep.growth.used_at, at)
+
+
 cdef inline void begin_closing(PoolCore core, EndpointPool ep, Entry e, int reason) noexcept:
     # With core.lock. An idle entry has left its list before: unlink_idle().
-    if ep.growth is not None:
-        ep.growth.used_at = max(ep.growth.used_at, e.used_at)
+    note_used(ep, e.used_at)
     gcp_store_char(&e.reason, reason)
     e.mark.relief = 0
     if not is_idle(e):

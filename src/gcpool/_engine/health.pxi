@@ -120,6 +120,7 @@ cdef bint retire(
         gcp_store_char(&e.given_up, True)
     if out:
         end_use(ep, e, now)
+        note_used(ep, now)
         begin_closing(core, ep, e, reason)
         core.counters.broken += not by_user
         relief_ended = advance_relief(core, now)

@@ -6,6 +6,7 @@ cdef bint open_(PoolCore core, double now) except -1:
     opens = core.restrictions & NOT_OPEN != 0 and not is_closed(core)
     if opens:
         allow_locked(core, NOT_OPEN)
+        advance_relief(core, now)
         dispatch(core, &core.doomed_for_worker, &served)
     gcp_unlock(&core.lock)
     notify_all(core, &served)

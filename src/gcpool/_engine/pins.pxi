@@ -18,6 +18,7 @@ cdef int pin(PoolCore core, object endpoint, int size, double now) except -1:
             core.pins.pop(ep.endpoint, None)
         ensure_growth(core, ep)
         gcp_lock(&core.lock)
+        advance_relief(core, now)
         gcp_lock(&ep.lock)
         if not ep.forgotten:
             break

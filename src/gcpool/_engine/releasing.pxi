@@ -262,6 +262,8 @@ cdef Settled settle(
     settled.outcome = decide_release(core, ep, e, is_new, now)
     if settled.outcome != HAND_OVER:
         end_use(ep, e, now)
+    if not was_checked:
+        e.used_at = used_at
     if settled.outcome == CLOSE_SURPLUS:
         doom(core, ep, e, doomed, BECAUSE_POOL_CLOSED if is_closed(core) else BECAUSE_SHRUNK)
     elif settled.outcome == CLOSE_DRAINED:

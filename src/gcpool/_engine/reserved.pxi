@@ -110,6 +110,7 @@ cdef int hand_reserved_to_waiters(PoolCore core) except -1:
     cdef EndpointPool ep
     cdef void *p
     gcp_lock(&core.lock)
+    advance_relief(core, now)
     while True:
         g = take_reserved(core)
         if g is None:
@@ -127,8 +128,9 @@ cdef int hand_reserved_to_waiters(PoolCore core) except -1:
             waiter_unlink(ep, p)
             serve_ticket(core, ep, <Waiter>p)
             chain_append(&served, <Waiter>p)
-            note_served(core, ep)
         update_wants_slot(core, ep)
+        if p != NULL:
+            note_served(core, ep)
         note_short(core, ep, now)
         forget_if_empty(core, ep)
         gcp_unlock(&ep.lock)

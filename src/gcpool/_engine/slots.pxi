@@ -146,7 +146,10 @@ cdef void after_slot_freed(
     note_short(core, ep, now)
     fail_where_nothing_comes(core, ep, notified)
     update_wants_slot(core, ep)
-    forget_if_empty(core, ep)
     gcp_unlock(&ep.lock)
     dispatch(core, doomed, notified)
+    # Not before that: an endpoint that is live, and has lost its only connection, may just have got a slot for another.
+    gcp_lock(&ep.lock)
+    forget_if_empty(core, ep)
+    gcp_unlock(&ep.lock)
     take_watchers(core, gone, notified)

@@ -91,8 +91,7 @@ cdef bint detach(PoolCore core, Entry e, double now) except -1:
         gcp_store_char(&e.given_up, True)
         end_use(ep, e, now)
         advance_relief(core, now)
-        if ep.growth is not None:
-            ep.growth.used_at = max(ep.growth.used_at, now)
+        note_used(ep, now)
         unschedule_locked(&core.deadlines, e)
         free_slot(core, ep, e)
         core.counters.detached += 1
