@@ -356,8 +356,9 @@ class Growth:
         ticket.job = ''
         self.uncover(ticket)
         known = self.knowns[endpoint]
-        # The endpoint is not live for longer because of this.
-        used_at = now if known.used_at == -math.inf or pool.queue(endpoint) else known.used_at
+        # The endpoint is not live for longer because of this, unless it is busy.
+        is_busy = pool.queue(endpoint) or pool.of(endpoint, 'acquired', 'releasing', 'checking')
+        used_at = now if known.used_at == -math.inf or is_busy else known.used_at
         ticket.state = 'acquired'
         pool.settle(ticket, now, for_worker=True, is_new=True, used_at=used_at)
         self.end_outage(endpoint, now)

@@ -649,6 +649,7 @@ class Model:
                 if self.growth.may_connect(acq.endpoint) and len(self.conns) < self.total_max_size:
                     if not self.growth.pool_creates(acq.endpoint):
                         self.take_ticket(acq)
+                        self.note_wanting(acq.endpoint)
                 elif self.growth.fails_at_once(acq.endpoint):
                     acq.state = 'down'
                     acq.error = self.growth.knowns[acq.endpoint].error

@@ -266,8 +266,11 @@ cdef bint grown(Model m, Conn ticket, int number, double now) except -1:
     ticket.own = False
     ticket.job = NO_JOB
     uncover(m, ticket)
-    # The endpoint is not live for longer because of this.
-    used_at = now if known.used_at == -INFINITY or m.head(endpoint) is not None else known.used_at
+    # The endpoint is not live for longer because of this, unless it is busy.
+    used_at = now
+    if known.used_at > -INFINITY and m.head(endpoint) is None:
+        if m.count(endpoint, IS_CHECKED_OUT | 1 << CHECKING) == 0:
+            used_at = known.used_at
     ticket.state = ACQUIRED
     m.settle(ticket, now, True, True, used_at)
     end_outage(m, endpoint)

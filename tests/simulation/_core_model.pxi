@@ -729,6 +729,7 @@ cdef class Model:
             elif may_connect(self, acq.endpoint) and len(self.conns) < self.total_max_size:
                 if not pool_creates(self, acq.endpoint):
                     self.take_ticket(acq)
+                    self.note_wanting(acq.endpoint)
             elif fails_at_once(self, acq.endpoint):
                 acq.state = DOWN
                 acq.error = remember(self, acq.endpoint).error

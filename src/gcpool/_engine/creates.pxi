@@ -87,7 +87,7 @@ cdef bint grown(PoolCore core, Entry ticket, object conn, double now) except -1:
     cdef Settled settled
     cdef Chain served = Chain(NULL, NULL, 0)
     cdef void *asker
-    cdef double used_at
+    cdef double used_at = now
     cdef int outcome = enter_connection(core, ticket, conn, now)
     settled.outcome = KEEP
     settled.first = NULL
@@ -99,11 +99,13 @@ cdef bint grown(PoolCore core, Entry ticket, object conn, double now) except -1:
         asker = waiter_of(ep, <void *>ticket)
         if asker != NULL:
             (<Waiter>asker).create = NULL
+        # Where no connection is in use or being checked, and nobody waits, the endpoint is not live for longer because of
+        # this: as if the connection was returned when the last one was.
+        if out_count(ep) == 0 and checking_count(ep) == 0 and ep.waiting == 0:
+            used_at = used_last(ep)
         move(ep, ticket, CREATING, ACQUIRED)
         begin_use(ticket, now)
-        # The endpoint is not live for longer because of this: as if it was returned when the last one was.
-        used_at = used_last(ep)
-        settled = settle(core, ep, ticket, True, now, used_at if used_at > -INFINITY and not ep.waiting else now,
+        settled = settle(core, ep, ticket, True, now, used_at if used_at > -INFINITY else now,
                          False, &core.doomed_for_worker, &served)
         if settled.outcome == HAND_OVER:
             (<Waiter>settled.first).is_new = True
