@@ -323,7 +323,7 @@ async def test_connection_calls_getconn_of_a_subclass_and_may_be_entered_later(d
 async def test_a_connection_is_replaced_after_its_lifetime(dsn: str) -> None:
     async with AsyncConnectionPool(dsn, min_size=1, max_lifetime=0.2) as pool:
         conn = await pool.getconn()
-        await until(lambda: conn.info.backend_pid > 0 and pool._engine._core.now() > made_at(conn) + 0.2)
+        await until(lambda: conn.info.backend_pid > 0 and pool._engine._core.now() > made_at(conn) + 0.3)
         await pool.putconn(conn)
         async with pool.connection(timeout=10) as other:
             assert other is not conn

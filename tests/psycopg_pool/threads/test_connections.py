@@ -319,7 +319,7 @@ def test_connection_calls_getconn_of_a_subclass_and_may_be_entered_later(dsn: st
 def test_a_connection_is_replaced_after_its_lifetime(dsn: str) -> None:
     with ConnectionPool(dsn, min_size=1, max_lifetime=0.2) as pool:
         conn = pool.getconn()
-        until(lambda: conn.info.backend_pid > 0 and pool._engine._core.now() > made_at(conn) + 0.2)
+        until(lambda: conn.info.backend_pid > 0 and pool._engine._core.now() > made_at(conn) + 0.3)
         pool.putconn(conn)
         with pool.connection(timeout=10) as other:
             assert other is not conn
