@@ -134,7 +134,7 @@ def test_a_change_that_changes_nothing_is_reported_as_missed(capfd: pytest.Captu
 
 
 def test_a_change_that_cannot_be_made_keeps_no_other_from_being_judged(capfd: pytest.CaptureFixture[str]) -> None:
-    broken = WrongChange('broken', ('threads',), EQUIVALENT.old, 'IDLE_TIME = 1 / 0', 'none')
+    broken = WrongChange('broken', ('threads',), EQUIVALENT.old, 'before it ends.\nIDLE_TIME = 1 / 0', 'none')
     assert mutants.run([broken, EQUIVALENT], SEED, STEPS, 2) == 2
     out = capfd.readouterr().out
     assert 'these cannot be made: broken\nthese were missed:\n  equivalent by asyncio: none\n' in out

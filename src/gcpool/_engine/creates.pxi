@@ -99,8 +99,8 @@ cdef bint grown(PoolCore core, Entry ticket, object conn, double now) except -1:
         asker = waiter_of(ep, <void *>ticket)
         if asker != NULL:
             (<Waiter>asker).create = NULL
-        # Where no connection is in use or being checked, and nobody waits, the endpoint is not live for longer because of
-        # this: as if the connection was returned when the last one was.
+        # Where no connection is in use or being checked, and nobody waits, the endpoint is not live for longer because
+        # of this: as if the connection was returned when the last one was.
         if out_count(ep) == 0 and checking_count(ep) == 0 and ep.waiting == 0:
             used_at = used_last(ep)
         move(ep, ticket, CREATING, ACQUIRED)
