@@ -1,7 +1,7 @@
-# Which endpoints the naive pool cannot connect to, and what it creates itself where acquires are held back: as
-# tests/engine/growing.py has it, compiled. Minimums, pins, and creates in the background where there is no outage are
-# known to the state machine alone. Everything is looked for by walking through all there is. The rules are those of
-# OPERATIONS.md, sections 3 and 4, and of docs/sizing.md and docs/reconnecting.md.
+# Which endpoints the naive pool cannot connect to, and what it creates itself where acquires are held back. Minimums,
+# pins, and creates in the background where there is no outage are not known here: see growth.py. Everything is looked
+# for by walking through all there is. The rules are those of OPERATIONS.md, sections 3 and 4, and of docs/sizing.md and
+# docs/reconnecting.md.
 
 cdef enum:                  # Outage.state
     PAUSING
