@@ -10,13 +10,20 @@ from tests.asyncio_.coroutine_tests import loop_kind, pytest_generate_tests, pyt
 from tests.contrib.servers import PostgresServer, running_postgres
 from tests.outages.proxy import Proxy
 
-try:
-    import psycopg
-except ImportError:
+__all__ = ['loop_kind', 'pytest_generate_tests', 'pytest_pyfunc_call']
+
+
+def psycopg_is_usable() -> bool:
+    try:
+        import psycopg  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+if not psycopg_is_usable():
     # A conftest cannot be skipped.
     collect_ignore_glob = ['test_*.py', 'threads/*']
-
-__all__ = ['loop_kind', 'pytest_generate_tests', 'pytest_pyfunc_call']
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,12 +56,15 @@ def proxy(postgres: PostgresServer) -> Iterator[Proxy]:
 @pytest.fixture
 def proxied(postgres: PostgresServer, proxy: Proxy) -> str:
     """Where the proxy is."""
-    return str(psycopg.conninfo.make_conninfo(postgres.dsn, host=proxy.host, port=proxy.port, sslmode='disable'))
+    from psycopg.conninfo import make_conninfo
+
+    return str(make_conninfo(postgres.dsn, host=proxy.host, port=proxy.port, sslmode='disable'))
 
 
 @pytest.fixture
 def kill(postgres: PostgresServer) -> Callable[[Any], None]:
     """Has the server end a connection, and waits until that has arrived."""
+    import psycopg
 
     def kill(conn: Any) -> None:
         with psycopg.connect(postgres.dsn, autocommit=True) as other:

@@ -8,6 +8,7 @@ this package in its place.
 import importlib
 from typing import TYPE_CHECKING, Any, Generic
 
+from ._driver import OPERATIONAL_ERROR
 from .abc import ACT, CT
 
 __all__ = [
@@ -22,23 +23,6 @@ __all__ = [
     'OriginalTooManyRequests',
     'is_importable',
 ]
-
-OLDEST_PSYCOPG = (3, 2)
-
-try:
-    import psycopg
-except ImportError as exc:
-    raise ImportError(
-        "gcpool.psycopg_pool needs psycopg 3, which cannot be imported: pip install 'gcpool[psycopg]'"
-    ) from exc
-
-if tuple(map(int, psycopg.__version__.split('.')[:2])) < OLDEST_PSYCOPG:
-    raise ImportError(
-        f'gcpool.psycopg_pool needs psycopg 3.2 or newer, and this is {psycopg.__version__}: '
-        "pip install 'gcpool[psycopg]'"
-    )
-
-OPERATIONAL_ERROR = psycopg.OperationalError
 
 
 def _can_import_originals() -> bool:

@@ -71,11 +71,13 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]  # Django has
         params = self.get_connection_params()
         # Django makes what it needs of it, for each request.
         params['autocommit'] = True
+        # Says whether there is something to commit, which the pool need not know.
+        configure: Any = self._configure_connection
         check = ConnectionPool.check_connection if self.settings_dict.get('CONN_HEALTH_CHECKS') else None
         return ConnectionPool(
             kwargs=params,
             open=False,
-            configure=self._configure_connection,
+            configure=configure,
             **{'check': check, 'name': self.alias, **given},
         )
 
