@@ -497,6 +497,10 @@ class PoolMachine(RuleBasedStateMachine):
             self.model.begin_due_check(conn, due, self.now)
         while len(candidates) > 1 and self.model.to_check:
             # Those of several endpoints wait in an order that only the core knows: they are begun at once.
+            if self.model.room_for_jobs('check') <= 0:
+                while self.checking:
+                    self.end_one_check(self.checking.pop(), True)
+                self.dispose_all()
             self.take_check(in_order=False)
 
     def ask_when_the_next_check_is_due(self) -> None:
