@@ -86,9 +86,9 @@ class SyncWorkers:
     woken by a call, by the end of the pool, and before a fork. While something will be due in the core at its time, one
     worker stays idle until then: see keep_one_for_timers().
 
-    No job is overlooked. Whoever has a job enters it into the core first, and then looks which workers are waiting or
-    looking; a worker leaves these first, and then looks for a job. One of the two sees the other. A job that may not
-    begin yet is begun by the worker that ends the job in its way.
+    No job is overlooked. A caller enters its job into the core first, and then looks which workers are waiting or
+    looking. A worker stops counting as waiting or looking first, and then looks for a job. So either the caller sees
+    the worker, or the worker sees the job. A job that may not begin yet is begun when the job in its way has ended.
 
     :param pool: the pool; ``pool._work_next()`` does one job; False if there is none
     :param name: what the threads' names begin with
