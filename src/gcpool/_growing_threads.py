@@ -25,16 +25,6 @@ from .managers import ConnectionT, EndpointT
 __all__ = ['SyncGrowing']
 
 
-def is_hopeless(error: BaseException) -> bool:
-    """Tell whether no server has caused an error, so that another attempt would fail as well.
-
-    A manager that does not know the endpoint raises a KeyError (``UnknownEndpoint`` is one), and parameters or a host
-    name that cannot be used are a TypeError or a ValueError. An error of the system is none of these, even if it is a
-    ValueError, too, as that of a certificate is: the server may soon have a better one.
-    """
-    return isinstance(error, (KeyError, TypeError, ValueError)) and not isinstance(error, OSError)
-
-
 class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
     """What both runtimes have in common about connects of the pool's own, and about failed ones."""
 
@@ -143,11 +133,18 @@ class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
             self._tell_error(endpoint, 'is_refusal() failed for %s', exc)
             return False
 
+    def _is_hopeless(self, endpoint: object, error: BaseException) -> bool:
+        try:
+            return bool(self._hopeless(endpoint, error))
+        except Exception as exc:
+            self._tell_error(endpoint, 'is_hopeless() failed for %s', exc)
+            return False
+
     def _connect_failed(self, waiter: Waiter, error: Exception) -> bool:
         # Whether the waiter asks again. Not after its time limit, nor where no server has been asked.
         core = self._core
         refusal = self._is_refusal(waiter.endpoint, error)
-        if not refusal and is_hopeless(error):
+        if not refusal and self._is_hopeless(waiter.endpoint, error):
             return False
         # The acquire's own time limit has expired, if the pool has raised this.
         has_time = not isinstance(error, PoolTimeout) or isinstance(error, ConnectError)
@@ -159,7 +156,7 @@ class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
         """A connect of the pool's own has failed."""
         endpoint = ticket.endpoint
         refusal = self._is_refusal(endpoint, error)
-        hopeless = not refusal and is_hopeless(error)
+        hopeless = not refusal and self._is_hopeless(endpoint, error)
         news = self._core.grow_failed(ticket, error, without_frames(error), refusal, self._core.now(), hopeless)
         # Nobody else tells it, unless it has reached a waiter, or begins an outage.
         self._note_connect_failed(ticket, error, 'debug' if news & (REACHED_WAITER | OUTAGE_BEGAN) else 'info')
