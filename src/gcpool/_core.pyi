@@ -637,6 +637,10 @@ class Lane(ManagerCall):
     def __init__(self, begin: Callable[[BaseException | None], Coroutine[Any, Any, None]]) -> None: ...
 
 @final
+class Guarded(ManagerCall):
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], name: str) -> None: ...
+
+@final
 class Signal(Awaitable[None]):
     _asyncio_future_blocking: bool
     def __call__(self) -> None: ...

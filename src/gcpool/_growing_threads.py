@@ -18,6 +18,7 @@ from ._core import (
     without_frames,
 )
 from ._parameters import check_optional_seconds, check_pin
+from ._signal_handlers import is_of_signal_handler
 from ._time_limits import get_deadline, seconds
 from .exceptions import ConnectError, ConnectionPoolClosedError, EndpointDown, PoolTimeout
 from .managers import ConnectionT, EndpointT
@@ -181,7 +182,9 @@ class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
         if news & RECONNECT_FAILED and self._reconnect_failed is not None:
             try:
                 self._answer_of(self._reconnect_failed(self, endpoint, error))
-            except Exception as exc:
+            except (Exception, SystemExit) as exc:
+                if is_of_signal_handler(exc):
+                    raise
                 self._tell_error(endpoint, 'reconnect_failed failed for %s', exc)
 
     def _tell_end_of_outage(self, entry: Entry) -> None:

@@ -85,6 +85,19 @@ async def test_reconnect_failed_may_do_anything(caplog: pytest.LogCaptureFixture
     assert "reconnect_failed failed for 'a': ZeroDivisionError: oops" in caplog.text
 
 
+@pytest.mark.parametrize('in_background', [False, True])
+async def test_system_exit_of_reconnect_failed_is_told(in_background: bool, caplog: pytest.LogCaptureFixture) -> None:
+    def leave(pool: Any, endpoint: Any, exc: BaseException) -> None:
+        raise SystemExit('enough')
+
+    async with Case(reconnect_timeout=0.1, reconnect_failed=leave, create_in_background=in_background) as case:
+        case.manager.script('create', *[REFUSED] * 10)
+        job = spawn(case.pool.acquire, 'a')
+        await let_pauses_pass(case, job)
+        await case.release(await job.result())
+    assert "reconnect_failed failed for 'a': SystemExit: enough" in caplog.text
+
+
 HOPELESS = [UnknownEndpoint('no such endpoint', 'a'), KeyError('a'), TypeError('no such parameter')]
 
 
