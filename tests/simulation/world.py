@@ -1429,9 +1429,6 @@ class World:
             )
         if not core.reserved:
             self.creates_may_be_left = False
-        elif self.signals and not core.stats()['waiting']:
-            # A signal handler that raised in an acquire may have left a slot that nobody needs. The next call frees it.
-            pass
         elif not (self.creates_may_be_left or self.threads_refused or self.workers_are_busy()):
             self.judge_comer()
 
