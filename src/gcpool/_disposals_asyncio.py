@@ -297,10 +297,30 @@ class AsyncDisposals(AsyncPool):
             raise
 
     def _spawn_disposal(
-        self, make_task: Callable[..., 'asyncio.Task[None]'], queue: 'deque[Disposal]', deadline: float | None
+        self,
+        make_task: Callable[..., 'asyncio.Task[None]'],
+        queue: 'deque[Disposal]',
+        deadline: float | None,
+        last_lanes: 'set[asyncio.Task[None]] | None' = None,
     ) -> 'asyncio.Task[None]':
-        begin = partial(self._dispose_in_turn, queue, deadline)
+        begin = partial(self._dispose_in_turn, queue, deadline, last_lanes)
         return make_task(begin, 'dispose', partial(self._lane_ended, queue))
+
+    def _spawn_last_lanes(self, queue: 'deque[Disposal]', last_lanes: 'set[asyncio.Task[None]]') -> None:
+        """Have a queue closed side by side in a loop that ends. Their maker waits for these lanes: the loop does not."""
+        at_work = sum(not lane.done() for lane in last_lanes)
+        for _ in range(min(len(queue), PARALLEL_DISPOSALS - 1 - at_work)):
+            last_lanes.add(self._spawn_disposal(self._spawn_job, queue, self._core.now(), last_lanes))
+
+    async def _wait_for_last_lanes(self, last_lanes: 'set[asyncio.Task[None]]') -> BaseException | None:
+        """Wait for all of them, and for those that they make. Returns what has interrupted that, if anything has."""
+        try:
+            while at_work := [lane for lane in last_lanes if not lane.done()]:
+                await asyncio.wait(at_work)
+        except asyncio.CancelledError as exc:
+            # Once more: whoever does that waits for these lanes as well (close), or for nothing.
+            return exc
+        return None
 
     def _lane_ended(self, queue: 'deque[Disposal]', task: 'asyncio.Task[None]') -> None:
         # If a signal handler raised between two lines of the lane, disposals may be left in the queue. They go back
@@ -317,20 +337,28 @@ class AsyncDisposals(AsyncPool):
         return self._take_disposal(loop_ends) if goes_on or loop_ends else None
 
     async def _dispose_in_turn(
-        self, queue: 'deque[Disposal]', deadline: float | None, failure: BaseException | None
+        self,
+        queue: 'deque[Disposal]',
+        deadline: float | None,
+        last_lanes: 'set[asyncio.Task[None]] | None',
+        failure: BaseException | None,
     ) -> None:
-        # A failure that comes before the first step is a cancellation.
-        loop_ends = failure is not None
+        # A failure that comes before the first step is a cancellation. So the loop ends: it has cancelled this lane, or
+        # the lane that has made this one as one of its last lanes, and which waits for all of them.
+        loop_ends = failure is not None or last_lanes is not None
+        is_maker = last_lanes is None
         taken: Disposal | None = None
         left: Disposal | None = None
         try:
             while (taken := self._next_disposal(queue, deadline is not None, loop_ends)) is not None:
                 if loop_ends:
-                    # The loop has cancelled this task, and waits for it: without a limit it could wait for ever. The
-                    # loop will not wait for new tasks, so no acquire that is cancelled may make one for what is left.
+                    # The loop waits for this task: without a limit it could wait for ever. The loop will not wait for
+                    # new tasks, so no acquire that is cancelled may make one for what is left.
                     deadline = self._core.now()
                     while (left := self._take_disposal(True)) is not None:
                         queue.append(left)
+                    last_lanes = set() if last_lanes is None else last_lanes
+                    self._spawn_last_lanes(queue, last_lanes)
                 elif self._core.doomed:
                     # More connections are doomed, and this disposal may hang: other tasks close those.
                     self._spawn_disposals(deadline)
@@ -344,6 +372,9 @@ class AsyncDisposals(AsyncPool):
                     loop_ends = loop_ends or (isinstance(exc, asyncio.CancelledError) and is_being_cancelled())
                 finally:
                     taken.put_back()
+            if is_maker and last_lanes:
+                interruption = await self._wait_for_last_lanes(last_lanes)
+                failure = failure or interruption
         finally:
             # The loop was closed, so that nothing can be awaited any more, or a signal handler raised. The disposals go
             # back among the doomed now, where other lanes find them, and not only when the traceback is freed.

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gcpool._core import PARALLEL_DISPOSALS
 from gcpool.asyncio import ConnectionPool
 from tests.asyncio_.stepping import (
     DAY,
@@ -81,6 +82,25 @@ async def begin_disposals(world: World, count: int, begun: int) -> None:
     await turns(begun)
 
 
+class HangingManager(BareManager):
+    """Its disposes end only when they are cancelled."""
+
+    def __init__(self, points: int):
+        super().__init__(points)
+        self.hanging = self.most_hanging = 0
+
+    async def dispose(self, endpoint: str, conn: Connection) -> None:
+        conn.disposals += 1
+        self.hanging += 1
+        self.most_hanging = max(self.most_hanging, self.hanging)
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self.hanging -= 1
+            conn.closed = True
+            self.open[endpoint] -= 1
+
+
 @each_loop
 @pytest.mark.parametrize('begun', range(4))
 @pytest.mark.parametrize('points', [0, 1, 5])
@@ -106,15 +126,6 @@ def test_a_loop_ends_while_connections_are_disposed_of(kind: str, begun: int, po
 def test_a_loop_ends_while_disposals_hang(kind: str) -> None:
     """They get little time then; the loop does not wait for ever."""
 
-    class HangingManager(BareManager):
-        async def dispose(self, endpoint: str, conn: Connection) -> None:
-            conn.disposals += 1
-            try:
-                await asyncio.get_running_loop().create_future()
-            finally:
-                conn.closed = True
-                self.open[endpoint] -= 1
-
     with new_loops(kind) as loop:
 
         async def main() -> World:
@@ -132,6 +143,35 @@ def test_a_loop_ends_while_disposals_hang(kind: str) -> None:
         close_loop(loop)
         assert [conn.disposals for conn in world.manager.created] == [1] * 100
         world.compare()
+        assert world.pool.get_size() == 0
+
+
+@each_loop
+@pytest.mark.parametrize('begun', range(3))
+@pytest.mark.parametrize('count', [8, 100])
+def test_a_loop_that_ends_closes_side_by_side_what_waits_for_a_worker(kind: str, begun: int, count: int) -> None:
+    """The task of the worker closes it all, with the help of others, and ends last."""
+    manager = HangingManager(0)
+    with new_loops(kind) as loop:
+
+        async def main() -> World:
+            world = World(manager, max_size=100, max_workers=1, min_idle=0, idle_timeout=HOUR)
+            conns = [await world.acquire('a') for _ in range(count)]
+            for conn in conns:
+                await world.release(conn)
+            core = world.pool._core
+            assert core.doom_due(core.now() + DAY, count, True) == count
+            world.pool._begin_disposals()
+            await turns(begun)
+            assert manager.most_hanging == (begun > 0)
+            return world
+
+        world = loop.run_until_complete(main())
+        loop.call_soon(advance_for_a_while, loop)
+        close_loop(loop)
+        assert [conn.disposals for conn in world.manager.created] == [1] * count
+        # The dispose that has begun is cut off.
+        assert manager.most_hanging == min(count - 1, PARALLEL_DISPOSALS)
         assert world.pool.get_size() == 0
 
 

@@ -5,7 +5,7 @@ import pytest
 from gcpool._core import Waiter
 from tests.simulation.forking import CAN_BEGIN_ANEW, begin_anew
 
-from .support import Pool, names
+from .support import Acquire, Pool, names
 
 
 def background(max_connecting: int = 2, max_size: int = 3, total_max_size: int = 100) -> Pool:
@@ -251,6 +251,25 @@ def test_a_create_counts_for_the_total_limit() -> None:
     pool.release(pool.kept[0])
     assert pool.dispose() == ['a1']
     assert [ticket.endpoint for ticket in pool.take_creates()] == ['c']
+
+
+def test_no_slot_is_reserved_for_a_waiter_that_a_close_has_not_come_to_yet() -> None:
+    """Nobody would connect for it, and close() waits until no slot is taken."""
+    pool = background(max_size=1, total_max_size=1)
+    asker = pool.ask('a')
+    pool.grow(*pool.take_creates())
+
+    def detach(_: object) -> None:
+        if asker.entry.state_name == 'acquired':
+            pool.core.detach(asker.entry, pool.now)
+
+    waiting = [Acquire(pool.core, endpoint, detach) for endpoint in 'ab']
+    for acquire in waiting:
+        pool.ask_again(acquire)
+    pool.core.close()
+    assert [acquire.answer for acquire in waiting] == ['refused', 'refused']
+    assert pool.core.reserved == 0
+    assert pool.count('size') == (0,)
 
 
 def test_closing_the_pool_frees_what_is_reserved_and_closes_what_arrives_late() -> None:

@@ -331,10 +331,6 @@ class Tasks(Loop):
     def late_workers(self) -> int:
         return 0
 
-    def cuts_off(self) -> bool:
-        # Before 3.11 a task does not tell.
-        return any(getattr(task, 'cancelling', lambda: 1)() for task in self.pool._tasks)
-
     def left_behind(self) -> list[Any]:
         """The tasks of the pool's own that go on, and the timers of its collector that are in the loop."""
         timer = getattr(self.pool._collector, '_timer', self)

@@ -462,9 +462,6 @@ class Threads:
     def late_workers(self) -> int:
         return sum(fiber.late for fiber in self.fibers)
 
-    def cuts_off(self) -> bool:
-        return False
-
     def left_behind(self) -> list[Any]:
         return [thread for thread in self.known_threads() if thread.fiber in self.fibers and thread.is_alive()]
 

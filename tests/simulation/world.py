@@ -81,8 +81,11 @@ MISCHIEF = (
 # What a manager for threads says when its time is over.
 SERVER_TIMEOUTS = ('the server hangs', 'the server is slow')
 
-# Seconds without faults after which each pinned endpoint has its connections: longer than any pause of an outage.
-TIME_TO_FILL = 15.0
+# Seconds of the longest pause between two attempts of an outage.
+LONGEST_PAUSE = 6.0
+
+# Seconds without faults after which each pinned endpoint has its connections.
+TIME_TO_FILL = 2.0 * LONGEST_PAUSE + 3.0
 
 # Simulated seconds after the last fault within which everybody is served, and within which a closed pool is empty.
 BOUND = 120.0
@@ -166,7 +169,6 @@ class Runtime(Protocol):
     def has_collector(self) -> bool: ...
     def workers_are_busy(self) -> bool: ...
     def late_workers(self) -> int: ...
-    def cuts_off(self) -> bool: ...
     def left_behind(self) -> list[Any]: ...
     def stall(self, seconds: float) -> None: ...
     def spawn(self, steps: Callable[[], Steps]) -> Any: ...
@@ -283,6 +285,7 @@ class Server:
         'noted',
         'number',
         'sockets',
+        'tried_at',
         'verdicts',
     )
 
@@ -300,9 +303,9 @@ class Server:
         self.connecting = 0
         # How many connects to it have succeeded.
         self.connected = 0
-        # In an outage that the pool knows of: the connects since. And when the last one failed.
+        # In an outage that the pool knows of: the connects since. And when the last connect failed, or ended at all.
         self.attempts: Attempts | None = None
-        self.failed_at = -ENDLESS
+        self.failed_at = self.tried_at = -ENDLESS
         # How many of its connections were found dead, and how many of these findings the pool has taken note of.
         self.verdicts = 0
         self.noted = 0
@@ -588,13 +591,14 @@ class World:
 
     def end_attempt(self, server: Server, attempt: object) -> None:
         server.connecting -= 1
+        server.tried_at = self.runtime.now
         if server.attempts is not None:
             server.attempts.end(attempt)
 
     def note_failure(self, endpoint: int, error: BaseException, outage_began: bool) -> None:
         """The pool has taken note of a connect that has failed."""
         server = self.servers[endpoint % 100]
-        server.failed_at = self.runtime.now
+        server.failed_at = server.tried_at = self.runtime.now
         if not outage_began or not self.settings.get('reconnect_timeout'):
             return
         # Not if another connect has succeeded before the pool came to tell of this one.
@@ -1023,11 +1027,12 @@ class World:
         server = self.servers[exc.endpoint % 100]
         if not self.settings.get('fail_fast'):
             self.fail(f'{exc!r} without fail_fast')
-        if server.connecting or self.signals or self.max_workers:
-            # With a bound, the next attempt may wait for a worker that hangs elsewhere.
+        # The attempt is under way, or its slot is given, or waits for a worker. Else it has ended, and a pause goes on.
+        if self.runtime.pool._core.endpoint_stats(exc.endpoint)['creating']:
             return
-        if self.runtime.now > server.failed_at + MEMORY_OF_OUTAGES + 7.0 + self.stalled:
-            self.fail(f'{exc!r}, and no connect to {server.number} has failed for long')
+        ended = self.runtime.now - server.tried_at
+        if ended > LONGEST_PAUSE + LATENESS + self.stalled:
+            self.fail(f'{exc!r}, and the last connect to {server.number} has ended {ended:g} s ago')
 
     def judge_error(self, user: User, exc: BaseException) -> None:
         """A user got an error that nobody should see."""
@@ -1397,8 +1402,7 @@ class World:
                 self.fail('a connection is left to a worker, and there is none')
         if 0 < self.max_workers < core.jobs_at_work:
             self.fail(f'{core.jobs_at_work} jobs are at work, of at most {self.max_workers}')
-        # A task that was cancelled closes one after the other what it finds left to it.
-        if self.closing and self.runtime.asynchronous and not self.signals and not self.runtime.cuts_off():
+        if self.closing and self.runtime.asynchronous and not self.signals:
             stats = core.stats()
             # What waits for a worker is not begun: no more may be at work at a time.
             begun = stats['idle'] + stats['acquired'] + stats['checking'] + core.doomed
@@ -1431,9 +1435,6 @@ class World:
             )
         if not core.reserved:
             self.creates_may_be_left = False
-        elif self.signals and not core.stats()['waiting']:
-            # A signal handler that raised in an acquire may have left a slot that nobody needs. The next call frees it.
-            pass
         elif not (self.creates_may_be_left or self.threads_refused or self.workers_are_busy()):
             self.judge_comer()
 
@@ -1442,16 +1443,15 @@ class World:
             self.fail('a connection is to be created, and nobody is about to')
 
     def judge_filled(self) -> None:
-        """Nothing has gone wrong for long: each pinned endpoint has its connections, if the total limit has room."""
+        """Nothing has gone wrong for long: each pinned endpoint has its connections, if the total limit has room. Where
+        a create hangs, until its time limit, others may have to wait for its end."""
         core = self.runtime.pool._core
-        # A create may hang for longer, until its time limit.
-        hangs = any(server.connecting for server in self.servers)
-        if core.size >= core.total_max_size or self.threads_refused or not self.connections or hangs:
+        if core.size >= core.total_max_size or self.threads_refused or not self.connections:
             return
         for number, size in self.pins.items():
-            has = core.endpoint_size(number)
-            if size is not None and has < min(size, core.max_size):
-                self.fail(f'endpoint {number} is warmed up to {size} connections, and has {has}')
+            stats = core.endpoint_stats(number)
+            if size is not None and stats['size'] < min(size, core.max_size) and not stats['creating']:
+                self.fail(f'endpoint {number} is warmed up to {size} connections, and has {stats["size"]}')
 
     def kept_at_least(self, number: int) -> int:
         """How many connections of an endpoint may be kept that nobody uses."""

@@ -695,6 +695,20 @@ WRONG_CHANGES = (
         'with max_workers, connects to a server that does not answer keep all workers, and nothing is closed',
     ),
     WrongChange(
+        'create-that-is-closed-frees-no-slot',
+        CORE,
+        'update_wants_slot(core, ep)     # if settle()',
+        'pass     # if settle()',
+        'for who waits for a connection that was drained while it was created, an idle one elsewhere is closed as well',
+    ),
+    WrongChange(
+        'slot-for-one-who-is-refused',
+        THREADS,
+        'not core.restrictions & (SUSPENDED | CLOSED)',
+        'not is_suspended(core)',
+        'a connection that comes back during close() leaves a slot for a waiter, for which nobody connects: close() hangs',
+    ),
+    WrongChange(
         'create-for-one-who-is-gone',
         CORE,
         'if ep.waiting > begun and not (held_back',

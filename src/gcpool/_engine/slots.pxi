@@ -94,10 +94,11 @@ cdef void dispatch(PoolCore core, Chain *doomed, Chain *served) noexcept:
 cdef void serve_slots(PoolCore core, Chain *doomed, Chain *served) noexcept:
     # core.lock is held, no other. Gives free slots to the endpoints that want one, oldest waiter first, but before that
     # to those that are overdue. Where the total limit is reached, dooms idle connections of other endpoints instead.
+    # In a closed pool close() is about to refuse the waiters, and for a slot that is reserved no worker would come.
     cdef void *p
     cdef EndpointPool ep
     cdef Waiter w
-    while core.wanting_slots.used and not is_suspended(core):
+    while core.wanting_slots.used and not core.restrictions & (SUSPENDED | CLOSED):
         ep = <EndpointPool>first_wanting(core)
         gcp_lock(&ep.lock)
         if (
