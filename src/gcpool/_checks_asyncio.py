@@ -50,7 +50,7 @@ class AsyncChecks(AsyncDisposals):
             return
         if self._runs_in_other_thread():
             # A coroutine of the pool is finalised in this thread. Only the loop's own thread may make tasks.
-            loop.call_soon_threadsafe(self._spawn_checks)
+            self._call_in_loop(self._spawn_checks)
             return
         while (check := self._take_check()) is not None:
             self._spawn_job(partial(self._run_check, check), CHECK, self._check_ended)

@@ -45,9 +45,8 @@ class AsyncCreates(AsyncPool):
                 self._timer.set(self)
             return False
         if self._runs_in_other_thread():
-            loop.call_soon_threadsafe(self._spawn_creates)
-        else:
-            self._spawn_creates()
+            return self._call_in_loop(self._spawn_creates)
+        self._spawn_creates()
         return True
 
     def _spawn_creates(self) -> None:

@@ -197,17 +197,9 @@ class AsyncDisposals(AsyncPool):
     def _end_closes_at_once(self) -> None:
         """For terminate(), wherever it was called: have what is doomed closed in the pool's loop, or drop it."""
         loop = self._bound_loop
-        if loop is not None and not loop.is_closed():
-            try:
-                # Also in the loop's own thread: a signal handler may run while the loop sleeps, and this wakes it.
-                loop.call_soon_threadsafe(self._spawn_disposals, self._core.now())
-            except RuntimeError:
-                # Another thread has closed the loop at this moment.
-                if not loop.is_closed():
-                    raise
-            else:
-                return
-        self._drop_connections()
+        # Also in the loop's own thread: a signal handler may run while the loop sleeps, and this wakes it.
+        if loop is None or loop.is_closed() or not self._call_in_loop(self._spawn_disposals, self._core.now()):
+            self._drop_connections()
 
     def _drop_connections(self) -> None:
         """Forget what is doomed: it belongs to a loop that is closed, so that nothing can be awaited there."""
@@ -270,7 +262,7 @@ class AsyncDisposals(AsyncPool):
             return []
         if self._runs_in_other_thread():
             # A coroutine of the pool is finalised in this thread. Only the loop's own thread may make tasks.
-            loop.call_soon_threadsafe(self._spawn_disposals, deadline)
+            self._call_in_loop(self._spawn_disposals, deadline)
             return []
         self._timer.set(self)
         # What is left to the pool's workers is closed in a task of its own. What a caller has doomed and waits for, in

@@ -202,6 +202,7 @@ def test_a_signal_handler_that_interrupts_a_callback_ends_the_program(kind: str)
     cases: list[Case] = []
 
     async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
         case = Case(Interrupted(), on_event=lambda event: interrupted() if kind == 'on_event' else None)
         cases.append(case)
         case.pool.warm_up('a', 1)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable
 
 import pytest
 
-from gcpool._core import EndpointPool
+from gcpool._core import EndpointPool, Entry
 from gcpool.exceptions import ConnectionNotAcquired
 from tests.engine.support import Acquire, Connection, Pool
 
@@ -517,3 +517,63 @@ def test_the_memory_of_forgotten_endpoints_comes_back(living: Callable[..., int]
     assert min(growths) < 20_000
     assert living(EndpointPool) == 0
     pool.core.check_invariants()
+
+
+# -- the order in which they are visited ------------------------------------------------------------------------------
+
+# Their hashes are in another order, and some collide.
+NAMES = [Endpoint(f'e{i}', (i * 7919) % 31 << 20) for i in range(40)]
+
+
+def make_used() -> Pool:
+    """A pool whose endpoints were used one after the other; every third one was forgotten, and used again at last."""
+    pool = Pool(max_size=2, total_max_size=200, min_idle=2)
+    for name in NAMES:
+        pool.fill(name, 2)
+    for name in NAMES[::3]:
+        pool.core.drain(name, pool.now)
+    pool.dispose()
+    for name in NAMES[::3]:
+        pool.fill(name, 2)
+    return pool
+
+
+ORDER = [name for name in NAMES if name not in NAMES[::3]] + NAMES[::3]
+
+
+def endpoints_of(entries: list[Entry]) -> list[object]:
+    return list(dict.fromkeys(entry.endpoint for entry in entries))
+
+
+def test_all_are_drained_in_the_order_of_first_use() -> None:
+    pool = make_used()
+    pool.core.drain_all(pool.now)
+    assert endpoints_of(pool.take_doomed()) == ORDER
+
+
+def test_all_are_shrunk_in_the_order_of_first_use() -> None:
+    pool = make_used()
+    assert pool.core.resize(pool.now, max_size=1, limits=None, expected=None)
+    entries = pool.take_doomed()
+    assert len(entries) == len(NAMES)
+    assert endpoints_of(entries) == ORDER
+
+
+def test_all_are_closed_and_refused_in_the_order_of_first_use() -> None:
+    pool = make_used()
+    kept = [pool.acquire(name) for name in reversed(NAMES)]
+    kept += [pool.acquire(name) for name in reversed(NAMES)]
+    waiting = [pool.ask(name) for name in reversed(NAMES)]
+    pool.core.close()
+    assert [acquire.endpoint for acquire in pool.notified] == ORDER
+    assert {acquire.answer for acquire in waiting} == {'refused'}
+    pool.release(*kept)
+
+
+def test_all_are_served_after_a_suspension_in_the_order_of_first_use() -> None:
+    pool = make_used()
+    pool.core.suspend()
+    waiting = [pool.ask(name) for name in reversed(NAMES)]
+    pool.core.resume(pool.now)
+    assert [acquire.endpoint for acquire in pool.notified] == ORDER
+    assert {acquire.answer for acquire in waiting} == {'served'}

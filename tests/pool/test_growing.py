@@ -29,6 +29,30 @@ async def test_an_acquire_takes_what_is_returned_while_the_pool_connects() -> No
         assert case.manager.living == ['a1', 'a2']
 
 
+@pytest.mark.parametrize(
+    'parameters', [{'max_lifetime': 0}, {'lifetime_jitter': 1.0, '_random': lambda: 1.0}], ids=['0', 'jitter']
+)
+@pytest.mark.parametrize('collects', [False, True])
+async def test_a_new_connection_is_served_once_though_its_lifetime_is_over(
+    parameters: dict[str, Any], collects: bool
+) -> None:
+    # Created for who waits, and closed instead, it would be created again and again.
+    async with Case(
+        create_in_background=True, reconnect_timeout=60.0, background_collector=collects, **parameters
+    ) as case:
+        case.manager.script('create', OSError('refused'))
+        jobs = [spawn(case.pool.acquire, 'a') for _ in range(3)]
+
+        def served() -> bool:
+            case.clock.advance(0.1)
+            return all(job.done for job in jobs)
+
+        await until(served)
+        assert case.stats['created'] == 3
+        await case.release(*[await job.result() for job in jobs])
+        await until(lambda: case.stats['closed_lifetime'] == 3)
+
+
 async def test_a_new_connection_is_served_without_a_check() -> None:
     async with Case(HookedManager(), create_in_background=True) as case:
         a1 = await case.pool.acquire('a')

@@ -1027,6 +1027,7 @@ cdef class Model:
         cdef Acq head = self.head(endpoint)
         cdef list wanting = self.wanting_slots()
         cdef bint relief_missing = bool(wanting) and self.needs_relief()
+        cdef bint over = conn.expires_at <= now and not (is_new and head is not None)
         if is_new:
             conn.used_at = used_at
             note_used(self, endpoint, used_at)
@@ -1041,12 +1042,12 @@ cdef class Model:
         elif conn.drained:
             self.doom(conn, 'drained', for_worker)
             self.count_as_relief(conn)
-        elif conn.expires_at <= now and (not self.collects or self.is_used_up(conn) or head is not None or wanting):
+        elif over and (not self.collects or self.is_used_up(conn) or head is not None or wanting):
             # COMPAT.md: with a collector, a release closes nothing that nobody waits for.
             self.doom(conn, self.lifetime_reason(conn), for_worker)
             self.count_as_relief(conn)
         elif (
-            conn.expires_at > now
+            not over
             and head is not None
             and not self.suspended
             and (
@@ -1061,7 +1062,7 @@ cdef class Model:
             self.note_wanting(endpoint)
             self.note_served(endpoint)
             self.notified.append(head)
-        elif conn.expires_at > now and not self.suspended and (head is not None or relief_missing):
+        elif not over and not self.suspended and (head is not None or relief_missing):
             self.doom(conn, 'evicted', for_worker)
             self.count_as_relief(conn)
         elif not self.keeps_idle:

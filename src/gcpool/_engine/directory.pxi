@@ -214,6 +214,7 @@ cdef EndpointPool find_or_add_by_hash(PoolCore core, object endpoint, Py_hash_t 
     cdef EndpointPool new = None
     cdef size_t version
     cdef size_t s = shard_of(<size_t>hash_)
+    cdef unsigned int number
     cdef int failed = 0
     cdef bint added = False
     while True:
@@ -229,7 +230,11 @@ cdef EndpointPool find_or_add_by_hash(PoolCore core, object endpoint, Py_hash_t 
         new.fork_epoch = core.fork_epoch
         gcp_lock(&core.directory.by_hash.shards[s].lock)
         if core.directory.by_hash.shards[s].table.version == version:
-            failed = table_insert(&core.directory.by_hash.shards[s].table, <size_t>hash_, <void *>new)
+            number = gcp_load_uint(&core.directory.added) + 1
+            gcp_store_uint(&core.directory.added, number)
+            failed = table_insert(
+                &core.directory.by_hash.shards[s].table, <size_t>hash_, <void *>new, <void *><size_t>number
+            )
             added = not failed
         gcp_unlock(&core.directory.by_hash.shards[s].lock)
         if failed:
@@ -294,8 +299,23 @@ cdef void forget_if_empty(PoolCore core, EndpointPool ep) noexcept:
 
 
 cdef list endpoint_pools(PoolCore core):
+    # In any order: for looks that do nothing.
+    return found_pools(core, None)
+
+
+cdef list endpoint_pools_in_order(PoolCore core):
+    # In the order of their first use, so that it does not depend on hashes who is served or closed first.
+    cdef list numbers = []
+    cdef list found = found_pools(core, numbers)
+    cdef Py_ssize_t i
+    return [found[i] for i in sorted(range(len(found)), key=numbers.__getitem__)]
+
+
+cdef list found_pools(PoolCore core, list numbers):
+    # All endpoint pools, and, unless that is None, their numbers in the order of first use.
     cdef list found = []
     cdef list room
+    cdef size_t *hints
     cdef Py_ssize_t used, n
     cdef size_t version, i
     cdef int s
@@ -310,6 +330,9 @@ cdef list endpoint_pools(PoolCore core):
             used = <Py_ssize_t>t.used
             gcp_unlock(&core.directory.by_hash.shards[s].lock)
             room = [None] * used
+            hints = <size_t *>PyMem_Malloc(max(used, 1) * sizeof(size_t))
+            if hints == NULL:
+                raise MemoryError
             gcp_lock(&core.directory.by_hash.shards[s].lock)
             if t.version == version:
                 n = 0
@@ -317,9 +340,16 @@ cdef list endpoint_pools(PoolCore core):
                     for i in range(t.mask + 1):
                         if t.slots[i].value != NULL:
                             room[n] = <EndpointPool>t.slots[i].value
+                            hints[n] = <size_t>t.slots[i].hint
                             n += 1
                 gcp_unlock(&core.directory.by_hash.shards[s].lock)
+                try:
+                    if numbers is not None:
+                        numbers.extend([hints[n] for n in range(used)])
+                finally:
+                    PyMem_Free(hints)
                 found.extend(room)
                 break
             gcp_unlock(&core.directory.by_hash.shards[s].lock)
+            PyMem_Free(hints)
     return found

@@ -30,7 +30,7 @@ cdef int close(PoolCore core, Chain *doomed) except -1:
     except BaseException as exc:
         failure = exc
     # Endpoint pools that appear from here on stay empty, because request() refuses.
-    for ep in endpoint_pools(core):
+    for ep in endpoint_pools_in_order(core):
         gcp_lock(&core.lock)
         gcp_lock(&ep.lock)
         refuse_waiters(core, ep, &refused)
@@ -113,7 +113,7 @@ cdef bint resize(PoolCore core, double now, LimitsToSet to_set, object limits, o
         return False
     if to_set.min_size > 0:
         gcp_store_int(&core.keeps_growth, True)
-    for ep in endpoint_pools(core):
+    for ep in endpoint_pools_in_order(core):
         if gcp_load_int(&core.keeps_growth):
             ensure_growth(core, ep)
         gcp_lock(&core.lock)

@@ -84,7 +84,7 @@ cdef list unfilled_endpoints(PoolCore core):
     cdef int has, wanted
     cdef bint unfilled
     found = []
-    for ep in endpoint_pools(core):
+    for ep in endpoint_pools_in_order(core):
         gcp_lock(&ep.lock)
         unfilled = ep.growth is not None and ep.growth.pinned > 0 and not ep.growth.filled
         has = ep.size - ep.counts[CREATING] - ep.counts[CLOSING]

@@ -501,7 +501,7 @@ cdef class PoolCore:
 
     def drain_all(self, double now, bint idle_only=False):
         """:py:meth:`drain` for every endpoint."""
-        drain(self, endpoint_pools(self), now, idle_only)
+        drain(self, endpoint_pools_in_order(self), now, idle_only)
 
     def resize(
         self,

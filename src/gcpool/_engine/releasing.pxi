@@ -201,6 +201,7 @@ cdef bint hand_over_and_unlock(Entry e, EndpointPool ep, double now) except -1:
 #   it was used max_uses times                                      CLOSE_FOR_OTHERS
 #   its lifetime is over; if a collector will close it, only
 #   if somebody waits, at any endpoint                              CLOSE_FOR_OTHERS
+#     but it is new, and somebody waits at its endpoint             as if its lifetime was not over
 #   the pool is suspended                                           KEEP
 #   somebody waits at the endpoint                                  HAND_OVER
 #     but another endpoint must not be overtaken any longer, and
@@ -222,13 +223,14 @@ cdef enum:
 # and to put one there takes core.lock.
 cdef int decide_release(PoolCore core, EndpointPool ep, Entry e, bint is_new, double now) noexcept:
     # Both locks are held. A new connection was created for those who wait at its endpoint: the dispatcher has decided
-    # whose turn it is. Closed for others, it would be created again, and two endpoints could go on like that.
+    # whose turn it is. Closed for others, it would be created again, and two endpoints could go on like that. The same
+    # with a max_lifetime of 0, which an acquire uses for one use of each connection.
     cdef bint somebody_waits = ep.queue.head != NULL
     if is_closed(core) or exceeds_max_size(core, ep) or exceeds_total_max_size(core):
         return CLOSE_SURPLUS
     if is_drained(core, ep, e):
         return CLOSE_DRAINED
-    if lifetime_is_over(e, now):
+    if lifetime_is_over(e, now) and not (is_new and somebody_waits):
         if not core.collects or is_used_up(e) or somebody_waits or core.wanting_slots.used:
             return CLOSE_FOR_OTHERS
     elif is_suspended(core):

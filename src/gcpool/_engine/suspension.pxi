@@ -55,7 +55,7 @@ cdef list begin_resuming(PoolCore core):
     if not suspension:
         return None
     try:
-        return endpoint_pools(core)
+        return endpoint_pools_in_order(core)
     except MemoryError:
         gcp_lock(&core.lock)
         restrict_locked(core, suspension)

@@ -48,13 +48,13 @@ cdef void *table_find_nth(Table *t, size_t key, size_t n) noexcept nogil:
     return NULL
 
 
-cdef void table_put(Table *t, size_t key, void *value) noexcept nogil:
+cdef void table_put(Table *t, size_t key, void *value, void *hint) noexcept nogil:
     cdef size_t i = <size_t>(mix(key) >> t.shift)
     while t.slots[i].value != NULL:
         i = (i + 1) & t.mask
     t.slots[i].key = key
     t.slots[i].value = value
-    t.slots[i].hint = NULL
+    t.slots[i].hint = hint
     t.slots[i].hint_conn = NULL
     t.used += 1
     t.version += 1
@@ -79,20 +79,20 @@ cdef int table_resize(Table *t, size_t capacity) noexcept:
     t.used = 0
     for i in range(old_capacity):
         if old[i].value != NULL:
-            table_put(t, old[i].key, old[i].value)
+            table_put(t, old[i].key, old[i].value, old[i].hint)
     t.version = version + 1
     PyMem_Free(old)
     return 0
 
 
-cdef inline int table_insert(Table *t, size_t key, void *value) noexcept:
+cdef inline int table_insert(Table *t, size_t key, void *value, void *hint=NULL) noexcept:
     if t.slots == NULL:
         if table_resize(t, 8) < 0:
             return -1
     elif (t.used + 1) * 8 > (t.mask + 1) * 7:     # dense: a small table in the cache is worth a few more probes
         if table_resize(t, (t.mask + 1) * 2) < 0:
             return -1
-    table_put(t, key, value)
+    table_put(t, key, value, hint)
     return 0
 
 

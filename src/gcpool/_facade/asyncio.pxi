@@ -46,6 +46,10 @@ cdef class AsyncPool(PoolFacade):
         # Whether the pool's loop runs in another thread: then only its thread-safe methods may be called.
         return self.own_loop.runs_in_other_thread()
 
+    def _call_in_loop(self, function, *args):
+        # Has the pool's loop call a function, from whichever thread. False if the loop is closed.
+        return self.own_loop.call(function, args)
+
     def _bind_running_loop(self):
         # Binds a pool that no loop has used yet to the one that runs here, if any. Returns the pool's loop, or None.
         if self._bound_loop is None and running_loop_or_none() is not None:
@@ -371,7 +375,7 @@ cdef class AsyncPool(PoolFacade):
         try:
             self.release_if_still_held(e, lease_no, state)
         except BaseException:
-            # A signal handler raised, maybe before anything was done, or the loop was closed at this moment: once more.
+            # A signal handler raised, maybe before anything was done: once more.
             self.release_if_still_held(e, lease_no, state)
             raise
         return 0
@@ -380,10 +384,10 @@ cdef class AsyncPool(PoolFacade):
         # Called in any thread. Only the pool's loop can close connections, in its tasks.
         if self.own_loop.loop is None or not lease_goes_on(self._core, e, lease_no, state):
             return 0
-        if self.own_loop.runs_in_other_thread():
-            # Somebody else may have acquired the connection by then, so the loop looks at it again.
-            self.own_loop.loop.call_soon_threadsafe(self._release_dropped_lease, e, lease_no, state)
-        else:
+        # Somebody else may have acquired the connection by then, so the loop looks at it again.
+        if not self.own_loop.runs_in_other_thread() or not self.own_loop.call(
+            self._release_dropped_lease, (e, lease_no, state)
+        ):
             self.release_without_hook(e, lease_no)
         return 0
 

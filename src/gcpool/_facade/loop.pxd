@@ -9,4 +9,5 @@ cdef class OwnLoop:                         # [loop]
     cdef bint runs_here(self) except -1
     cdef bint runs_in_other_thread(self) except -1
     cdef int bind(self) except -1
+    cdef bint call(self, object function, tuple args) except -1
     cdef bint may_leave(self) except -1

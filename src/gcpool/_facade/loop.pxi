@@ -75,6 +75,18 @@ cdef class OwnLoop:
         loop = self.loop
         return loop is not None and running_loop_or_none() is not loop and loop.is_running()
 
+    cdef bint call(self, object function, tuple args) except -1:
+        # Has the loop call a function, from whichever thread. False if it was closed, maybe at this very moment: then
+        # the caller does what it does for a loop that was closed before.
+        cdef object loop = self.loop
+        try:
+            loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:
+            if loop.is_closed():
+                return False
+            raise
+        return True
+
     cdef bint may_leave(self) except -1:
         # Whether the pool is empty, and its loop will never run again.
         return (

@@ -82,14 +82,8 @@ cdef int release_now(AsyncPool pool, Entry e) except -1:
     lease = Lease.__new__(Lease)
     lease.pool = pool
     begin_lease(lease, e, lease_no, RELEASING)
-    if pool.own_loop.runs_in_other_thread():
-        loop = pool.own_loop.loop
-        try:
-            loop.call_soon_threadsafe(pool._finish_release_in_loop, lease)
-            return 0
-        except RuntimeError:
-            if not loop.is_closed():
-                raise
+    if pool.own_loop.runs_in_other_thread() and pool.own_loop.call(pool._finish_release_in_loop, (lease,)):
+        return 0
     lease.entry = None
     pool.release_dropped_lease(e, lease_no, RELEASING)
     return 0

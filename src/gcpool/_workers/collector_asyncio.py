@@ -67,7 +67,7 @@ class AsyncCollector:
             return
         if pool._runs_in_other_thread():
             # A coroutine that is finalised in this thread has released a connection.
-            loop.call_soon_threadsafe(self.wake)
+            pool._call_in_loop(self.wake)
             return
         self._timer.cancel()
         delay = pool._due_in()

@@ -64,7 +64,7 @@ class AsyncEvents:
             # No loop has used the pool yet: suspend() binds it to none. The first event in a loop has all of them told.
             return
         if pool._runs_in_other_thread():
-            loop.call_soon_threadsafe(self._ensure_task)
+            pool._call_in_loop(self._ensure_task)
         else:
             self._ensure_task()
 
