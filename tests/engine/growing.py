@@ -360,8 +360,10 @@ class Growth:
         is_busy = pool.queue(endpoint) or pool.of(endpoint, 'acquired', 'releasing', 'checking')
         used_at = now if known.used_at == -math.inf or is_busy else known.used_at
         ticket.state = 'acquired'
-        pool.settle(ticket, now, for_worker=True, is_new=True, used_at=used_at)
+        # What becomes of the connection is decided by who wants a slot now that the outage is over.
         self.end_outage(endpoint, now)
+        pool.note_wanting(endpoint)
+        pool.settle(ticket, now, for_worker=True, is_new=True, used_at=used_at)
         self.note_filled()
         self.note_short(endpoint, now)
         pool.note_wanting(endpoint)

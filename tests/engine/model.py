@@ -1047,6 +1047,7 @@ class Model:
         if not self.suspended:
             return False
         self.suspended = self.failing = False
+        self.pass_time(now)
         orders: list[list[Conn]] = []
         served: set[int] = set()
         for endpoint in sorted(self.endpoints()):
@@ -1066,10 +1067,11 @@ class Model:
                 self.notified.append(acq)
                 served.add(endpoint)
             self.note_wanting(endpoint)
+            for conn in orders[-1]:
+                self.count_as_relief(conn)
         for endpoint in served:
             self.note_served(endpoint)
         self.doom_in_any_order(orders, None, for_worker=True)
-        self.pass_time(now)
         self.dispatch(for_worker=True)
         return True
 
