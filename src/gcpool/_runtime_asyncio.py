@@ -144,8 +144,10 @@ class AsyncRuntime(
         try:
             core.close()
         finally:
-            core.doom_acquired()
-            self._end_closes_at_once()
+            try:
+                core.doom_acquired()
+            finally:
+                self._end_closes_at_once()
 
     async def _refuse_to_wait_for_itself(self, method: str) -> None:
         """Raise PoolInUse if the pool would wait for a connection that the caller of a method has in use."""

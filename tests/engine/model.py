@@ -8,6 +8,8 @@ import itertools
 import math
 from dataclasses import dataclass, field
 
+from tests.engine.growing import Growth, asked
+
 # Seconds of an epoch. Who came before the epoch before the previous one is overdue: it is not overtaken any more,
 # although its endpoint has connections. OPERATIONS.md wants a bound of about 1 s; this one is the core's.
 OVERTAKING_EPOCH = 0.3
@@ -22,6 +24,9 @@ RELIEF_TIME = 1.0
 
 # For which part of the interval a check is put off while another connection of the endpoint is checked.
 KEEPALIVE_PUT_OFF = 0.05
+
+# By which part of it an interval is shorter at most.
+KEEPALIVE_JITTER = 0.1
 
 
 def hash_of(endpoint: int) -> int:
@@ -60,8 +65,11 @@ class Conn:
     put_off_until: float = -math.inf
     relief_since: int | None = None
     reason: str = ''  # why it is closed
-    job: str = ''  # what a worker does with it: closes, or checks
+    job: str = ''  # what a worker does with it: close, create or check
     since: float = math.inf  # when its connect began, or, in use, when it was taken
+    own: bool = False  # the pool itself creates it
+    reserved: bool = False  # and no worker has come for it yet
+    keepalive: float = 0.0  # the interval, with chance
 
 
 @dataclass(eq=False)
@@ -83,6 +91,8 @@ class Acq:
     waits_from: float = math.inf  # while its wait is not counted
     was_idle: bool = False  # what it was served
     left_check: bool = False  # it has left a check to the pool
+    create: Conn | None = None  # what the pool creates for it
+    error: BaseException | None = None  # why no connection could be created for it
 
 
 @dataclass
@@ -101,7 +111,8 @@ class Model:
     keeps_idle: bool = True
     opened: bool = True
     max_uses: int = 0
-    keepalive: float = 0.0  # of each connection, without chance
+    keepalive: float = 0.0  # of each connection, before chance
+    lifetime_jitter: float = 0.0
     max_workers: int = 0
 
     conns: list[Conn] = field(default_factory=list)
@@ -150,6 +161,10 @@ class Model:
     )
 
     use_time: float = 0.0
+    growth: Growth = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.growth = Growth(self)
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
@@ -165,7 +180,9 @@ class Model:
         return self.of(endpoint, 'acquired', 'releasing')
 
     def used(self, endpoint: int | None) -> list[Conn]:
-        return self.of(endpoint, 'creating', 'acquired', 'releasing')
+        """Return what is in use, or is being created by an acquire."""
+        used = self.of(endpoint, 'creating', 'acquired', 'releasing')
+        return [conn for conn in used if not conn.own]
 
     def closing(self, endpoint: int | None = None) -> int:
         return len(self.of(endpoint, 'closing'))
@@ -182,7 +199,8 @@ class Model:
         return [acq for queue in self.queues.values() for acq in queue]
 
     def endpoints(self) -> set[int]:
-        return {conn.endpoint for conn in self.conns} | {acq.endpoint for acq in self.waiting()}
+        used = {conn.endpoint for conn in self.conns} | {acq.endpoint for acq in self.waiting()}
+        return used | self.growth.remembered()
 
     def wanting_slots(self) -> list[Acq]:
         """The first of each endpoint's queue that may have one more connection, in the order of their places.
@@ -191,12 +209,18 @@ class Model:
         """
         heads = [queue[0] for queue in self.queues.values() if queue]
         return sorted(
-            (head for head in heads if len(self.of(head.endpoint)) < self.max_size),
+            (head for head in heads if self.growth.wants_slot(head.endpoint)),
             key=lambda head: (head.place, head.arrival),
         )
 
     def deadline(self, conn: Conn) -> float:
-        return conn.expires_at if conn.core else min(conn.expires_at, conn.used_at + self.idle_timeout)
+        """When an idle connection is to be closed. With min_size a core one is kept as long as its endpoint lives."""
+        if not conn.core:
+            return min(conn.expires_at, conn.used_at + self.idle_timeout)
+        known = self.growth.known(conn.endpoint)
+        if not self.growth.min_size or known is None or self.growth.is_busy(conn.endpoint):
+            return conn.expires_at
+        return min(conn.expires_at, known.used_at + self.idle_timeout)
 
     def first_due(self) -> Conn | None:
         """Return the idle connection whose deadline comes first; of several, the one released first."""
@@ -249,7 +273,7 @@ class Model:
             'checking': len(self.of(endpoint, 'checking')),
             'closing': self.closing(endpoint),
             'waiting': waiting,
-            'endpoints': int(waiting > 0 or len(self.of(endpoint)) > 0),
+            'endpoints': int(endpoint in self.endpoints()),
             'suspended': int(self.suspended),
             'min_idle': self.min_idle,
             'max_size': self.max_size,
@@ -267,11 +291,20 @@ class Model:
     def room_for_jobs(self, job: str) -> int:
         """How many more jobs of a kind workers may begin: of all workers each kind leaves some to the others."""
         at_work = [conn.job for conn in self.conns if conn.job]
-        most = {'close': 64, 'check': 16}[job]
+        most = {'close': 64, 'create': 1_000_000, 'check': 16}[job]
         if not self.max_workers:
             return most - at_work.count(job)
-        share = max({'close': self.max_workers - 1, 'check': self.max_workers // 2}[job], 1)
+        share = max(self.max_workers // 2 if job == 'check' else self.max_workers - 1, 1)
         return min(min(most, share) - at_work.count(job), self.max_workers - len(at_work))
+
+    def jobs_to_begin(self) -> int:
+        """How many jobs workers may begin now, of all kinds."""
+        closes = len([conn for orders in self.doomed_for_worker for order in orders for conn in order])
+        waiting = {'close': closes, 'create': len(self.growth.reserved()), 'check': len(self.to_check)}
+        jobs = sum(max(min(count, self.room_for_jobs(job)), 0) for job, count in waiting.items())
+        if not self.max_workers:
+            return jobs
+        return max(min(jobs, self.max_workers - len([conn for conn in self.conns if conn.job])), 0)
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
@@ -341,12 +374,18 @@ class Model:
             for conn in self.of(None, 'closing')
         )
 
+    def add_slot(self, endpoint: int) -> Conn:
+        conn = Conn(endpoint)
+        self.conns.append(conn)
+        return conn
+
     def take_ticket(self, acq: Acq) -> None:
-        acq.conn = Conn(acq.endpoint, holder=acq)
+        acq.conn = self.add_slot(acq.endpoint)
+        acq.conn.holder = acq
         acq.was_served = True
         acq.was_idle = False
         acq.state = 'ticket'
-        self.conns.append(acq.conn)
+        self.growth.begin_attempt(acq.endpoint, acq.conn)
 
     def take_conn(self, acq: Acq, conn: Conn, now: float) -> None:
         conn.state = 'acquired'
@@ -365,9 +404,8 @@ class Model:
             self.counters['wait_ns'] += int((now - acq.waits_from) * 1e9)
         acq.waits_from = math.inf
 
-    def begin_create(self, acq: Acq, now: float) -> None:
-        assert acq.conn is not None
-        acq.conn.since = now
+    def begin_create(self, conn: Conn, now: float) -> None:
+        conn.since = now
 
     def count_create(self, conn: Conn, now: float) -> None:
         if conn.since <= now:
@@ -375,6 +413,7 @@ class Model:
 
     def end_use(self, conn: Conn, now: float) -> None:
         self.use_time += now - conn.since
+        self.growth.note_used(conn.endpoint, now)
 
     def count_asked(self, acq: Acq) -> None:
         if not acq.asked or (acq.lost and not self.closed):
@@ -387,6 +426,15 @@ class Model:
         queue.remove(acq)
         if not queue:
             del self.queues[acq.endpoint]
+        self.growth.pass_on(acq)
+
+    def fail(self, acq: Acq, how: str, error: BaseException | None) -> None:
+        """Nothing can be created for one that waits."""
+        self.leave_queue(acq)
+        acq.state = how
+        acq.error = error
+        self.notified.append(acq)
+        self.note_wanting(acq.endpoint)
 
     def stop_waiting(self, acq: Acq, now: float) -> None:
         """Leave without having been served. The place goes to the next in the queue, or, if there is none, to the next
@@ -401,6 +449,7 @@ class Model:
             self.left[left] = min(acq.place, self.left.get(left, acq.place))
         self.note_wanting(acq.endpoint)
 
+    @asked
     def drop(self, acq: Acq) -> None:
         """It is garbage: it leaves the queue, and no place."""
         self.leave_queue(acq)
@@ -429,7 +478,7 @@ class Model:
         """An endpoint has other waiters, or another number of connections. It waits for a slot since its first waiter
         came. If several wait and it has its share, it waits since it began to want a slot, or was served."""
         queue = self.queue(endpoint)
-        if not queue or len(self.of(endpoint)) >= self.max_size:
+        if not self.growth.wants_slot(endpoint):
             self.wants.pop(endpoint, None)
             self.unserved.pop(endpoint, None)
             return
@@ -469,29 +518,49 @@ class Model:
         return next((arrivals for epoch, arrivals in self.arrived_before if epoch >= oldest), self.arrivals)
 
     def dispatch(self, for_worker: bool) -> None:
+        """Free slots go to waiters first, and then to minimums."""
+        self.serve_slots(for_worker)
+        self.growth.fill()
+
+    def serve_slots(self, for_worker: bool) -> None:
         """Give slots to the waiters that want one: to those that are overdue, then first come, first served. At the
         total cap, close what was unused for longest: at most as many at a time as there are endpoints in need."""
         while (wanting := self.wanting_slots()) and not self.suspended:
-            if len(self.conns) < self.total_max_size:
-                overdue = self.first_overdue(self.latest)
-                acq = wanting[0] if overdue is None else self.queue(overdue)[0]
-                self.leave_queue(acq)
-                self.take_ticket(acq)
+            if len(self.conns) >= self.total_max_size:
+                while self.needs_relief() and (conn := self.evict_unused(for_worker, 'evicted')):
+                    self.count_as_relief(conn)
+                return
+            overdue = self.first_overdue(self.latest)
+            acq = wanting[0] if overdue is None else self.queue(overdue)[0]
+            if self.growth.pool_creates(acq.endpoint):
+                self.growth.reserve(acq.endpoint)
                 self.note_wanting(acq.endpoint)
                 self.note_served(acq.endpoint)
-                self.notified.append(acq)
-                continue
-            while self.needs_relief() and (conn := self.evict_unused(for_worker, 'evicted')):
-                self.count_as_relief(conn)
-            return
+            else:
+                self.serve_ticket(acq)
+
+    def serve_ticket(self, acq: Acq) -> None:
+        self.leave_queue(acq)
+        self.take_ticket(acq)
+        self.note_wanting(acq.endpoint)
+        self.note_served(acq.endpoint)
+        self.notified.append(acq)
 
     def slot_freed(self, gone: Conn, for_worker: bool) -> None:
+        self.growth.note_short(gone.endpoint, self.latest)
+        self.growth.fail_where_nothing_comes(gone.endpoint)
         self.note_wanting(gone.endpoint)
         self.dispatch(for_worker)
-        told = [(watcher, conn) for watcher, conn in self.watchers if conn is gone or (conn is None and not self.conns)]
+        told = [(watcher, conn) for watcher, conn in self.watchers if conn is gone]
         self.told += [watcher for watcher, _ in told]
         self.watchers = [item for item in self.watchers if item not in told]
+        self.tell_if_empty()
         self.use_ended()
+
+    def tell_if_empty(self) -> None:
+        if not self.conns:
+            self.told += [watcher for watcher, conn in self.watchers if conn is None]
+            self.watchers = [(watcher, conn) for watcher, conn in self.watchers if conn is not None]
 
     def use_ended(self) -> None:
         told = [(watcher, endpoint) for watcher, endpoint in self.use_watchers if not self.used(endpoint)]
@@ -505,6 +574,7 @@ class Model:
 
     # -- what is asked ------------------------------------------------------------------------------------------------
 
+    @asked
     def try_acquire(self, acq: Acq, now: float) -> bool:
         """Take an idle connection. One that must be closed first does not count: ask for a connection then."""
         ready = self.next_idle(acq.endpoint)
@@ -516,6 +586,7 @@ class Model:
         self.arrive(acq)
         return True
 
+    @asked
     def take_ready(self, acq: Acq, now: float, interval: float) -> bool:
         """Take the idle connection that would be served first of those that need no check and need not be closed."""
         if self.closed or self.suspended or not self.opened or self.queue(acq.endpoint):
@@ -530,6 +601,7 @@ class Model:
                 return True
         return False
 
+    @asked
     def detach(self, acq: Acq, now: float) -> None:
         """Its user keeps it: its slot is free, and nobody closes it."""
         conn = acq.conn
@@ -544,19 +616,23 @@ class Model:
         self.counters['detached'] += 1
         self.slot_freed(conn, for_worker=True)
 
+    @asked
     def request(self, acq: Acq, now: float) -> None:  # noqa: C901
         dead_conn = acq.dead_conn
         begins = dead_conn is None and not acq.has_waited and not acq.left_check
         self.count_asked(acq)
         self.doom_dead(acq)
+        relief_ended = self.pass_time(now)
         if self.closed or not self.opened:
             acq.state = 'refused'
+            if dead_conn is not None:
+                self.use_ended()
             return
         self.pass_overtaking_time(now)
         self.arrive(acq)
-        relief_ended = self.pass_time(now)
         queue = self.queue(acq.endpoint)
         doomed = [] if dead_conn is None else [dead_conn]
+        pause_ended = self.growth.end_pause_if_over(acq.endpoint, now)
         if self.suspended:
             for conn in self.expired_first(acq.endpoint, now):
                 self.doom(conn, self.lifetime_reason(conn), for_worker=True)
@@ -572,9 +648,14 @@ class Model:
                 self.doom(conn, self.lifetime_reason(conn), for_worker=True)
                 doomed.append(conn)
             else:
-                if len(self.of(acq.endpoint)) < self.max_size and len(self.conns) < self.total_max_size:
-                    self.take_ticket(acq)
-        if acq.state == 'refused':
+                if self.growth.may_connect(acq.endpoint) and len(self.conns) < self.total_max_size:
+                    if not self.growth.pool_creates(acq.endpoint):
+                        self.take_ticket(acq)
+                        self.note_wanting(acq.endpoint)
+                elif self.growth.fails_at_once(acq.endpoint):
+                    acq.state = 'down'
+                    acq.error = self.growth.knowns[acq.endpoint].error
+        if acq.state in {'refused', 'down'}:
             pass
         elif acq.conn is None and not acq.was_served and 0 < self.max_waiting <= len(queue):
             acq.state = 'turned away'
@@ -586,33 +667,43 @@ class Model:
                 self.counters['waits'] += 1
             acq.waits_from = now
             self.join_queue(acq, now)
+            self.growth.shorten_pause(acq.endpoint)
         for conn in doomed:
             self.count_as_relief(conn)
-        if acq.state == 'waits' or relief_ended:
+        if pause_ended or (self.wanting_slots() and (acq.state == 'waits' or relief_ended)):
             self.dispatch(for_worker=True)
+        if dead_conn is not None:
+            self.use_ended()
 
     def expired_first(self, endpoint: int, now: float) -> list[Conn]:
         """Those that would be served next and are too old."""
-        ready = self.idle(endpoint, core=True) + self.idle(endpoint, core=False)[::-1]
-        return list(itertools.takewhile(lambda conn: conn.expires_at <= now, ready))
+        return list(itertools.takewhile(lambda conn: conn.expires_at <= now, self.next_idle(endpoint)))
 
+    def enter(self, conn: Conn, number: int, now: float) -> None:
+        """A connect has succeeded."""
+        conn.number = number
+        conn.used_at = now
+        conn.expires_at = now + self.max_lifetime * (1 - self.lifetime_jitter * self.growth.random())
+        conn.checked_at = now
+        conn.keepalive = self.keepalive * (1 - KEEPALIVE_JITTER * self.growth.random())
+        self.counters['created'] += 1
+        self.count_create(conn, now)
+
+    @asked
     def created(self, acq: Acq, number: int, now: float) -> bool:
         conn = acq.conn
         assert conn is not None
-        conn.number = number
-        conn.used_at = now
-        conn.expires_at = now + self.max_lifetime
-        conn.checked_at = now
-        self.counters['created'] += 1
-        self.count_create(conn, now)
+        self.enter(conn, number, now)
         if self.closed:
             acq.state = 'nothing'
             acq.conn = None
             self.doom(conn, 'pool_closed', for_worker=True)
             return False
         self.take_conn(acq, conn, now)
+        self.growth.connected(acq.endpoint, now)
         return True
 
+    @asked
     def create_failed(self, acq: Acq, now: float) -> None:
         conn = acq.conn
         assert conn is not None
@@ -622,8 +713,10 @@ class Model:
         acq.state = 'nothing'
         self.counters['create_errors'] += 1
         self.count_create(conn, now)
+        self.growth.give_up_attempt(conn.endpoint, conn, now)
         self.slot_freed(conn, for_worker=True)
 
+    @asked
     def reject_dead(self, acq: Acq) -> None:
         conn = acq.conn
         assert conn is not None
@@ -633,6 +726,7 @@ class Model:
             conn.closed_over = False
             acq.lost = True
             return
+        self.growth.note_used(conn.endpoint, conn.used_at)
         conn.state = 'closing'
         conn.reason = 'dead'
         acq.dead_conn = conn
@@ -663,6 +757,7 @@ class Model:
         assert acq.conn is not None
         return acq.conn.suspect or acq.conn.check_pending or now - acq.conn.used_at >= interval
 
+    @asked
     def discard(
         self, acq: Acq, suspicious: bool, now: float, reason: str = 'broken', for_caller: bool = False, by: str = 'pool'
     ) -> None:
@@ -686,6 +781,7 @@ class Model:
             self.dispatch(for_worker=False)
         self.use_ended()
 
+    @asked
     def begin_release(self, acq: Acq) -> bool:
         conn = acq.conn
         assert conn is not None
@@ -697,6 +793,7 @@ class Model:
         conn.state = 'releasing'
         return True
 
+    @asked
     def release(self, acq: Acq, now: float) -> None:
         conn = acq.conn
         assert conn is not None
@@ -715,6 +812,22 @@ class Model:
         if conn.state != 'checking':
             self.end_use(conn, now)
         relief_ended = self.pass_time(now)
+        has_become_idle = self.settle(conn, now, for_worker)
+        self.growth.note_used(endpoint, conn.used_at)
+        if self.wanting_slots() and (relief_ended or has_become_idle):
+            self.dispatch(for_worker)
+        self.use_ended()
+
+    def settle(
+        self, conn: Conn, now: float, for_worker: bool, is_new: bool = False, used_at: float | None = None
+    ) -> bool:
+        """Decide what becomes of a connection that was returned, checked or created, and do it.
+
+        :param is_new: it was created for those who wait at its endpoint, whose turn it is
+        :param used_at: when it counts as used last, if not now
+        :return: whether it is idle now
+        """
+        endpoint = conn.endpoint
         queue = self.queue(endpoint)
         wanting = self.wanting_slots()
         beyond = (
@@ -722,6 +835,9 @@ class Model:
             or len(self.conns) - self.closing() > self.total_max_size
         )
         over = conn.expires_at <= now and (not self.collects or self.is_used_up(conn) or queue or wanting)
+        if used_at is not None:
+            conn.used_at = used_at
+            self.growth.note_used(endpoint, used_at)
         if self.closed or beyond:
             self.doom(conn, 'pool_closed' if self.closed else 'shrunk', for_worker)
         elif conn.drained:
@@ -733,7 +849,9 @@ class Model:
         elif (
             queue
             and not self.suspended
-            and not (self.needs_relief(besides=endpoint) and self.waited_too_long(wanting[0], queue[0], now))
+            and (
+                is_new or not (self.needs_relief(besides=endpoint) and self.waited_too_long(wanting[0], queue[0], now))
+            )
         ):
             acq = queue[0]
             self.leave_queue(acq)
@@ -749,24 +867,22 @@ class Model:
         elif not self.keeps_idle:
             self.doom(conn, 'idle', for_worker)
         else:
-            relief_ended = True
             idle_core = len(self.idle(endpoint, core=True))
             if conn.state == 'checking':
                 # Back to its old place: nothing but a release changes the order.
-                conn.core = conn.was_core and idle_core < self.min_idle
+                conn.core = conn.was_core and idle_core < self.core_count(endpoint)
                 conn.state = 'idle'
             else:
                 conn.state = 'idle'
-                conn.used_at = now
+                conn.used_at = now if used_at is None else used_at
                 self.releases += 1
                 conn.released = self.releases
-                conn.core = self.counted_out(endpoint) < self.min_idle - idle_core
+                conn.core = self.counted_out(endpoint) < self.core_count(endpoint) - idle_core
             if self.deadline(conn) < self.sleeps_until:
                 self.sleeps_until = self.deadline(conn)
                 self.wakes += 1
-        if relief_ended:
-            self.dispatch(for_worker)
-        self.use_ended()
+            return True
+        return False
 
     def waited_too_long(self, elder: Acq, head: Acq, now: float) -> bool:
         """Whether somebody at another endpoint gets the slot of a connection that the first in its own queue would be
@@ -777,10 +893,16 @@ class Model:
             elder.place < head.place and (not self.of(elder.endpoint) or elder.place <= overdue < head.place)
         )
 
+    def core_count(self, endpoint: int) -> int:
+        """How many idle connections of an endpoint are core."""
+        known = self.growth.known(endpoint)
+        return max(self.min_idle, self.growth.min_size, 0 if known is None else known.pinned)
+
     def counted_out(self, endpoint: int) -> int:
         """How many connections in use count where it is decided which ones are core."""
         return len(self.out(endpoint)) if self.keep == 'size' else 0
 
+    @asked
     def cancel(self, acq: Acq, now: float) -> bool:
         waited = acq.state == 'waits'
         conn, dead_conn = acq.conn, acq.dead_conn
@@ -795,6 +917,8 @@ class Model:
             self.count_as_relief(dead_conn)
             if relief_ended:
                 self.dispatch(for_worker=True)
+            self.use_ended()
+        self.growth.call_workers()
         if conn is not None and conn.closed_over:
             conn.closed_over = False
         elif conn is not None and conn.state == 'creating':
@@ -806,6 +930,7 @@ class Model:
         acq.state = 'nothing'
         return waited
 
+    @asked
     def give_up(self, acq: Acq, now: float) -> bool:
         self.count_wait(acq, now)
         if acq.state != 'waits':
@@ -827,14 +952,22 @@ class Model:
         if for_worker:
             conn.job = 'close'
 
+    @asked
     def disposed(self, conn: Conn, now: float, by_worker: bool) -> None:
         self.pass_time(now)
         conn.state = 'gone'
         self.conns.remove(conn)
         self.counters['disposed'] += 1
         self.counters[f'closed_{conn.reason}'] += 1
+        self.growth.end_refusal(conn.endpoint, now)
         self.slot_freed(conn, by_worker)
 
+    @asked
+    def expire_relief(self, now: float) -> None:
+        if self.pass_time(now):
+            self.dispatch(for_worker=True)
+
+    @asked
     def doom_due(self, now: float, limit: int, for_worker: bool) -> int:
         relief_ended = self.pass_time(now)
         most = limit if limit > 0 else int(math.log2(len(self.conns) + 1)) + 1
@@ -846,43 +979,61 @@ class Model:
             self.dispatch(for_worker)
         return count
 
+    @asked
     def resize(
-        self, now: float, min_idle: int, max_size: int, total_max_size: int, max_waiting: int = 0, max_workers: int = 0
+        self,
+        now: float,
+        min_idle: int,
+        max_size: int,
+        total_max_size: int,
+        max_waiting: int = 0,
+        max_workers: int = 0,
+        min_size: int = 0,
     ) -> None:
         self.shrunk |= max_size < self.max_size or total_max_size < self.total_max_size
         self.min_idle, self.max_size, self.total_max_size = min_idle, max_size, total_max_size
         self.max_waiting = max_waiting
         self.max_workers = max_workers
+        if min_size:
+            for endpoint in self.endpoints():
+                known = self.growth.remember(endpoint)
+                if known.used_at == -math.inf and self.of(endpoint, 'checking'):
+                    known.used_at = now
+            self.growth.of_all = True
+        self.growth.min_size = min_size
         orders = []
         for endpoint in sorted(self.endpoints()):
             # The extra one that was unused for longest; then the core ones, which are kept longer.
             idle = self.idle(endpoint, core=False) + self.idle(endpoint, core=True)
             orders.append(idle[: max(len(self.of(endpoint)) - self.closing(endpoint) - max_size, 0)])
         self.doom_in_any_order(orders, 'shrunk')
-        self.sort_idle()
+        self.sort_idle(self.endpoints())
+        self.growth.note_filled()
         for endpoint in self.endpoints():
+            self.growth.note_short(endpoint, now)
             self.note_wanting(endpoint)
         self.pass_time(now)
         while len(self.conns) - self.closing() > total_max_size and self.evict_unused(False, 'shrunk'):
             pass
         self.dispatch(for_worker=False)
 
-    def sort_idle(self) -> None:
+    def sort_idle(self, endpoints: set[int]) -> None:
         """Which idle connections are core with a new min_idle: too many become extra, the oldest first; too few are
         joined by extra ones, the youngest first. The collector is told once of all that are due earlier now."""
         earlier = self.sleeps_until
-        for endpoint in self.endpoints():
-            while len(core := self.idle(endpoint, core=True)) > self.min_idle:
+        for endpoint in endpoints:
+            while len(core := self.idle(endpoint, core=True)) > self.core_count(endpoint):
                 core[0].core = False
                 earlier = min(earlier, self.deadline(core[0]))
             while (extra := self.idle(endpoint, core=False)) and (
-                len(self.idle(endpoint, core=True)) + self.counted_out(endpoint) < self.min_idle
+                len(self.idle(endpoint, core=True)) + self.counted_out(endpoint) < self.core_count(endpoint)
             ):
                 extra[-1].core = True
         if earlier < self.sleeps_until:
             self.sleeps_until = earlier
             self.wakes += 1
 
+    @asked
     def suspend(self, fail: bool, now: float) -> bool:
         if self.closed:
             return False
@@ -890,11 +1041,13 @@ class Model:
         self.give_up_checks(now)
         return True
 
+    @asked
     def resume(self, now: float) -> bool:
         """Those who wait get what is idle, each endpoint's in the order of their arrival, and then free slots."""
         if not self.suspended:
             return False
         self.suspended = self.failing = False
+        self.pass_time(now)
         orders: list[list[Conn]] = []
         served: set[int] = set()
         for endpoint in sorted(self.endpoints()):
@@ -914,13 +1067,24 @@ class Model:
                 self.notified.append(acq)
                 served.add(endpoint)
             self.note_wanting(endpoint)
+            for conn in orders[-1]:
+                self.count_as_relief(conn)
         for endpoint in served:
             self.note_served(endpoint)
         self.doom_in_any_order(orders, None, for_worker=True)
-        self.pass_time(now)
         self.dispatch(for_worker=True)
         return True
 
+    def relief_ends_at(self) -> float:
+        """When a connection that is still being closed counts as relief no more."""
+        counting = [
+            conn.relief_since + 2
+            for conn in self.of(None, 'closing')
+            if conn.relief_since is not None and conn.relief_since >= self.epoch - 1
+        ]
+        return RELIEF_TIME * min(counting, default=math.inf)
+
+    @asked
     def drain(self, endpoints: list[int], now: float, idle_only: bool) -> None:
         relief_ended = self.pass_time(now) if endpoints else False
         orders = []
@@ -929,32 +1093,36 @@ class Model:
             self.to_check = [conn for conn in self.to_check if conn not in waits]
             orders.append(waits + self.idle(endpoint, core=True) + self.idle(endpoint, core=False))
             if not idle_only:
-                for conn in self.used(endpoint) + self.of(endpoint, 'checking'):
-                    conn.drained = True
+                for conn in self.of(endpoint, 'creating', 'acquired', 'releasing', 'checking'):
+                    conn.drained = conn.drained or not conn.reserved
         if len(orders) == 1:
             for conn in orders[0]:
                 self.doom(conn, 'drained', for_worker=True)
                 self.count_as_relief(conn)
         else:
             self.doom_in_any_order(orders, 'drained', for_worker=True)
+        for endpoint in endpoints:
+            self.growth.note_short(endpoint, now)
         if relief_ended:
             self.dispatch(for_worker=True)
 
     # -- checks by the pool -------------------------------------------------------------------------------------------
 
+    @asked
     def leave_check_to_pool(self, acq: Acq, now: float) -> bool:
         conn = acq.conn
         assert conn is not None
         if self.closed or conn.closed_over:
             return False
         others_out = self.counted_out(conn.endpoint) - (self.keep == 'size')
-        conn.was_core = others_out < self.min_idle - len(self.idle(conn.endpoint, core=True))
+        conn.was_core = others_out < self.core_count(conn.endpoint) - len(self.idle(conn.endpoint, core=True))
         conn.state = 'checking'
         conn.check_pending = True
         if not acq.was_idle:
             self.releases += 1
             conn.released = self.releases
         conn.holder = None
+        self.growth.note_used(conn.endpoint, conn.used_at)
         self.counters['acquires'] -= 1
         acq.conn = None
         acq.state = 'nothing'
@@ -983,6 +1151,7 @@ class Model:
         self.begin_pool_check(conn)
         return conn
 
+    @asked
     def end_pool_check(self, conn: Conn, alive: bool | None, now: float) -> bool:
         if conn.job == 'check':
             conn.job = ''
@@ -992,6 +1161,7 @@ class Model:
             return False
         if alive is False:
             relief_ended = self.pass_time(now)
+            self.growth.note_used(conn.endpoint, conn.used_at)
             self.doom(conn, 'dead', for_worker=True)
             self.count_as_relief(conn)
             self.suspect_others(conn)
@@ -1004,14 +1174,16 @@ class Model:
         self.give_back(conn, now, for_worker=True)
         return False
 
+    @asked
     def give_up_checks(self, now: float) -> None:
         while self.to_check:
             conn = self.to_check.pop(0)
             conn.check_pending = True
             self.give_back(conn, now, for_worker=True)
+            self.growth.call_workers()
 
     def due_for_check(self, conn: Conn) -> float:
-        return max(conn.used_at, conn.checked_at) + self.keepalive
+        return max(conn.used_at, conn.checked_at) + conn.keepalive
 
     def may_be_checked(self, now: float) -> list[list[Conn]]:
         """Return, for each endpoint, the idle connections that are due. None where one is checked already, and none at
@@ -1036,7 +1208,7 @@ class Model:
 
     def put_off(self, conns: list[Conn], now: float) -> None:
         for conn in conns:
-            conn.put_off_until = now + self.keepalive * KEEPALIVE_PUT_OFF
+            conn.put_off_until = now + conn.keepalive * KEEPALIVE_PUT_OFF
 
     def begin_due_check(self, conn: Conn, due: list[Conn], now: float) -> None:
         self.put_off([other for other in due if other is not conn], now)
@@ -1049,8 +1221,19 @@ class Model:
             self.doom(conn, 'pool_closed', for_worker)
         self.to_check.clear()
 
-    def close(self, for_worker: bool = False) -> None:
+    @asked
+    def open(self, now: float) -> bool:
+        if self.opened or self.closed:
+            return False
+        self.opened = True
+        self.pass_time(now)
+        self.dispatch(for_worker=True)
+        return True
+
+    @asked
+    def close(self, now: float, for_worker: bool = False) -> None:
         self.closed = True
+        self.growth.close(now)
         self.drop_checks(for_worker)
         for queue in self.queues.values():
             for acq in queue:
@@ -1065,9 +1248,12 @@ class Model:
             for_worker,
         )
 
+    @asked
     def doom_acquired(self) -> int:
         self.drop_checks(for_worker=False)
         out = self.out(None)
+        for conn in out:
+            self.growth.note_used(conn.endpoint, conn.used_at)
         self.doom_in_any_order([[conn] for conn in [*out, *self.of(None, 'checking')]], 'pool_closed')
         for conn in self.conns:
             if conn.job == 'check':
@@ -1076,4 +1262,5 @@ class Model:
             conn.closed_over = True
             if conn.holder is not None and conn.holder.state == 'served':
                 conn.holder.state = 'refused'
+        self.use_ended()
         return len(out)

@@ -675,3 +675,17 @@ def test_a_minimum_may_be_set_later() -> None:
     pool.grow(ticket)
     pool.acquire('b')
     assert [ticket.endpoint for ticket in pool.take_creates()] == ['b']
+
+
+def test_a_minimum_that_is_set_later_is_filled_where_the_only_connection_is_being_checked() -> None:
+    pool = Pool()
+    pool.fill('a', 1)
+    (held,) = pool.acquire_all('a', 1)
+    entry = held.entry
+    pool.release(held)
+    assert pool.core.begin_check_of_idle(entry)
+    pool.core.resize(pool.now, min_size=2)
+    pool.core.check_invariants()
+    pool.grow(*pool.take_creates())
+    assert not pool.core.end_check_by_pool(entry, True, pool.now)
+    assert pool.count('idle') == (2,)

@@ -159,6 +159,25 @@ def test_an_acquire_that_finds_the_pause_over_has_those_served_who_wait() -> Non
     assert names(asker) == ['a1']
 
 
+def test_an_acquire_that_finds_the_pause_over_has_the_minimum_filled() -> None:
+    """Also where it is lent an idle connection, and waits for nothing."""
+    pool = reconnecting()
+    pool.core.pin('a', 2, pool.now)
+    first, second = pool.take_creates()
+    pool.grow_failed(first, ERROR)
+    pool.grow_failed(second, ERROR)
+    pool.now = pool.core.next_timer()
+    pool.run_timers()
+    (ticket,) = pool.take_creates()
+    pool.grow(ticket)
+    (ticket,) = pool.take_creates()
+    pool.grow_failed(ticket, ERROR)
+    pool.now += 1.0  # nobody has run the timers
+    pool.kept.append(pool.acquire('a'))
+    pool.grow(*pool.take_creates())
+    assert pool.count('acquired', 'idle') == (1, 1)
+
+
 def test_the_outage_is_told_once_after_reconnect_timeout() -> None:
     pool = reconnecting(reconnect_timeout=0.5)
     asker = pool.ask('a')

@@ -232,6 +232,41 @@ def test_a_watcher_of_uses_is_told_once_and_one_that_is_dropped_is_forgotten() -
     assert not pool.core.watch_use(Waiter(None))
 
 
+@pytest.mark.parametrize('how', ['give up', 'ask again', 'ask a closed pool'])
+def test_a_watcher_of_uses_is_told_when_the_last_one_is_found_dead(how: str) -> None:
+    """And not only when that is closed, which may take long."""
+    pool = Pool(max_size=1)
+    held = pool.acquire('a')
+    told, watcher = watch_uses(pool)
+    pool.core.reject_dead(held.waiter)
+    if how == 'give up':
+        pool.cancel(held)
+    elif how == 'ask again':
+        pool.ask_again(held)
+    else:
+        pool.core.close()
+        pool.ask_again(held)
+    assert told == [watcher]
+    assert pool.count('closing') == (1,)
+
+
+def test_a_watcher_of_uses_is_told_when_the_last_one_is_closed_in_its_users_hands() -> None:
+    pool = Pool()
+    pool.kept.append(pool.acquire('a'))
+    told, watcher = watch_uses(pool)
+    assert pool.core.doom_acquired() == 1
+    assert told == [watcher]
+    assert pool.core.watched_endpoints == 0
+
+
+def watch_uses(pool: Pool) -> tuple[list[Waiter], Waiter]:
+    told: list[Waiter] = []
+    watcher = Waiter(None)
+    watcher.arm(lambda: told.append(watcher))
+    assert pool.core.watch_use(watcher)
+    return told, watcher
+
+
 def test_an_entry_without_a_pool_cannot_be_forgotten() -> None:
     pool = Pool()
     held = pool.acquire('a')

@@ -11,9 +11,10 @@ import pytest
 from hypothesis.errors import FlakyStrategyDefinition
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gcpool._core import Entry, PoolCore, Waiter
+from gcpool._core import MAY_ASK_AGAIN, Entry, PoolCore, Waiter
 from gcpool.exceptions import ConnectionNotAcquired, ConnectionPoolClosedError
 from tests.conftest import FREE_THREADED
+from tests.engine.growing import Growth
 from tests.engine.model import Acq, Conn, Model
 from tests.engine.support import Acquire, Connection
 
@@ -50,6 +51,27 @@ KEPT = st.sampled_from([True, True, True, True, True, False])
 # order, keep
 WAYS = st.sampled_from([('lifo', 'size'), ('lifo', 'size'), ('fifo', 'size'), ('lifo', 'idle'), ('fifo', 'idle')])
 MAX_WAITING = st.sampled_from([0, 0, 1, 3])
+# min_size, creates_in_background, max_connecting, reconnect_timeout, fails_fast, whether a full server is waited for
+Growing = tuple[int, bool, int, float, bool, bool]
+NO_GROWTH = (0, False, 0, 0.0, False, False)
+GROWTH: st.SearchStrategy[Growing] = st.sampled_from(
+    [
+        *[NO_GROWTH] * 6,
+        (0, True, 2, 0.0, False, False),
+        (0, True, 0, 0.0, False, True),
+        (0, True, 1, 0.5, False, False),
+        (0, True, 2, 0.0, True, False),
+        (1, False, 0, 0.0, False, False),
+        (2, False, 1, 0.0, False, True),
+        (2, True, 2, 3.0, False, True),
+        (1, False, 0, 0.0, True, True),
+        (0, False, 1, 0.0, False, False),
+        (0, False, 0, 0.05, False, False),
+        (0, False, 2, 3.0, False, True),
+        (0, False, 0, 0.0, True, False),
+        (0, False, 0, 0.0, False, True),
+    ]
+)
 MAX_WORKERS = st.sampled_from([0, 0, 1, 2, 3, 4])
 ACQUIRE = st.sampled_from(['connect', 'connect', 'connect', 'ask', 'try'])
 
@@ -127,6 +149,14 @@ class PoolMachine(RuleBasedStateMachine):
         self.watchers: list[Waiter] = []
         self.use_watchers: list[Waiter] = []
         self.told: list[Waiter] = []
+        self.growing: list[tuple[Conn, Entry]] = []
+        self.fill_watchers: list[Waiter] = []
+        self.has_workers = True
+        self.luck = 0.0
+        self.were_told = False  # in this step, the workers were told of the next timer
+        self.told_retry = math.inf  # when the one is due that they know of
+        self.grows = False
+        self.lives_vary = False  # min_size was set: when core connections are due depends on what else is in use
         self.wakes = 0
         self.spellings = 0
         self.sound = False
@@ -142,6 +172,8 @@ class PoolMachine(RuleBasedStateMachine):
         opened=st.sampled_from([True] * 7 + [False]),
         max_uses=st.sampled_from([0, 0, 0, 1, 3]),
         keepalive=st.sampled_from([0.0, 0.0, 2.0]),
+        jitter=st.sampled_from([0.0, 0.0, 0.25]),
+        growth=GROWTH,
         max_workers=MAX_WORKERS,
     )
     def build(
@@ -156,9 +188,19 @@ class PoolMachine(RuleBasedStateMachine):
         opened: bool,
         max_uses: int,
         keepalive: float,
+        jitter: float,
+        growth: Growing,
         max_workers: int,
     ) -> None:
         order, keep = ways
+        if seconds[1] == 0.0:
+            # What is closed as soon as it is there would be created for those who wait for ever.
+            growth = NO_GROWTH
+        min_size, in_background, max_connecting, reconnect_timeout, fails_fast, _ = growth
+        if not kept or 0.0 in seconds:
+            min_size = 0
+        self.grows = growth != NO_GROWTH
+        self.lives_vary = min_size > 0
         self.core = PoolCore(
             *limits,
             *seconds,
@@ -172,12 +214,42 @@ class PoolMachine(RuleBasedStateMachine):
             keeps_idle=kept,
             opened=opened,
             max_uses=max_uses,
-            random=lambda: 0.0,
+            random=lambda: self.luck,
             keepalive_interval=keepalive,
+            lifetime_jitter=jitter,
             max_workers=max_workers,
+            min_size=min_size,
+            creates_in_background=in_background,
+            max_connecting=max_connecting,
+            reconnect_timeout=reconnect_timeout,
+            fails_fast=fails_fast,
+            keeps_growth=self.grows,
         )
+        self.core.set_workers(self.call_workers)
         self.model = Model(
-            *limits, *seconds, collects, max_waiting, order, keep, kept, opened, max_uses, keepalive, max_workers
+            *limits,
+            *seconds,
+            collects,
+            max_waiting,
+            order,
+            keep,
+            kept,
+            opened,
+            max_uses,
+            keepalive,
+            jitter,
+            max_workers,
+        )
+        self.model.growth = Growth(
+            self.model,
+            min_size,
+            in_background,
+            max_connecting,
+            reconnect_timeout,
+            fails_fast,
+            of_all=self.grows,
+            random=lambda: self.luck,
+            clock=lambda: self.now,
         )
 
     # -- helpers ------------------------------------------------------------------------------------------------------
@@ -185,12 +257,18 @@ class PoolMachine(RuleBasedStateMachine):
     def wake(self) -> None:
         self.wakes += 1
 
+    def call_workers(self) -> bool:
+        self.were_told = True
+        return self.has_workers
+
     def step(self) -> None:
         self.sound = False
+        self.luck = (self.luck + 0.381966) % 1.0
         self.tick()
 
     def tick(self) -> None:
-        if FREE_THREADED:
+        # No two timers are due at the same time: it would be the core's choice whose turn it is.
+        if FREE_THREADED or self.grows:
             self.now += 1 / 1024
 
     def pairs(self, *states: str) -> list[Pair]:
@@ -259,9 +337,12 @@ class PoolMachine(RuleBasedStateMachine):
                 self.core.adopt(pair.real.waiter, entry)
                 return pair
         self.model.request(pair.known, self.now)
-        assert self.core.request(pair.real.waiter, self.now) == (pair.known.state == 'waits')
+        queued = self.core.request(pair.real.waiter, self.now)
+        # Without workers it may have been served before the call has returned.
+        assert queued is (pair.known.state == 'waits') or (queued and not self.has_workers)
         if pair.known.state == 'ticket':
-            self.model.begin_create(pair.known, self.now)
+            assert pair.known.conn is not None
+            self.model.begin_create(pair.known.conn, self.now)
             self.core.begin_create(pair.real.entry, self.now)
             if how == 'connect':
                 self.connect(pair)
@@ -412,6 +493,133 @@ class PoolMachine(RuleBasedStateMachine):
         else:
             self.cancel_it(pair)
 
+    # -- what the pool creates itself ---------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.model.growth.turns)
+    @rule(count=COUNT)
+    def take_create(self, count: int) -> None:
+        for _ in range(count):
+            self.step()
+            self.take_one_create()
+
+    def take_one_create(self) -> None:
+        ticket = self.model.growth.take_create(self.now)
+        entry = self.core.take_create(self.now)
+        assert (entry is None) is (ticket is None)
+        if entry is not None and ticket is not None:
+            assert (entry.endpoint.number, entry.state_name) == (ticket.endpoint, 'creating')
+            self.model.begin_create(ticket, self.now)
+            self.core.begin_create(entry, self.now)
+            self.growing.append((ticket, entry))
+
+    @precondition(lambda self: self.growing)
+    @rule(index=INDEX, how=st.sampled_from(['grow', 'grow', 'grow', 'fail', 'fail', 'refuse', 'cancel']), count=COUNT)
+    def end_create(self, index: int, how: str, count: int) -> None:
+        for _ in range(count):
+            if self.growing:
+                self.step()
+                self.end_one_create(*self.growing.pop(index % len(self.growing)), how)
+
+    def end_one_create(self, ticket: Conn, entry: Entry, how: str) -> None:
+        if how == 'grow':
+            number = len(self.connections) + 1
+            conn = self.connections[number] = Connection(f'c{number}')
+            self.entries[number] = entry
+            kept = self.model.growth.grown(ticket, number, self.now)
+            assert self.core.grown(entry, conn, self.now) is kept
+        elif how == 'cancel':
+            self.model.growth.cancelled(ticket, self.now)
+            assert self.core.grow_cancelled(entry, self.now) == 0
+        else:
+            error = OSError(how)
+            is_refusal = how == 'refuse' and self.grows
+            news = self.model.growth.failed(ticket, error, is_refusal, self.now)
+            assert self.core.grow_failed(entry, error, error, is_refusal, self.now) == news
+        # It has ended once.
+        size = self.core.size
+        assert self.core.grow_cancelled(entry, self.now) == 0
+        assert self.core.grow_failed(entry, OSError(), OSError(), False, self.now) == 0
+        assert self.core.size == size
+
+    @precondition(lambda self: self.pairs('ticket'))
+    @rule(index=INDEX, is_refusal=st.booleans(), has_time=st.booleans(), asks_again=st.booleans())
+    def connect_failed(self, index: int, is_refusal: bool, has_time: bool, asks_again: bool) -> None:
+        """An acquire could not connect."""
+        self.step()
+        pair = self.pick(index, 'ticket')
+        is_refusal = is_refusal and self.grows
+        error = OSError('the connect of an acquire')
+        news = self.model.growth.connect_failed(pair.known, error, is_refusal, has_time, self.now)
+        assert self.core.connect_failed(pair.real.waiter, error, is_refusal, has_time, self.now) == news
+        if news & MAY_ASK_AGAIN and asks_again:
+            self.model.request(pair.known, self.now)
+            self.core.request(pair.real.waiter, self.now)
+        else:
+            self.cancel_it(pair)
+
+    @precondition(lambda self: self.model.keeps_idle and not self.model.closed and self.model.max_lifetime)
+    @rule(endpoint=ENDPOINT, anew=ANEW, size=st.sampled_from([0, 0, 1, 2, 4]), chance=st.integers(0, 2))
+    def pin(self, endpoint: int, anew: bool, size: int, chance: int) -> None:
+        self.step()
+        if chance == 0 or self.model.growth.knowns:
+            self.model.growth.pin(endpoint, size, self.now)
+            self.core.pin(self.spell(endpoint, anew), size, self.now)
+
+    @rule(index=INDEX, unwatch=st.booleans())
+    def wait_until_filled(self, index: int, unwatch: bool) -> None:
+        self.step()
+        known = self.model.growth
+        if unwatch and self.fill_watchers:
+            waiter = self.fill_watchers.pop(index % len(self.fill_watchers))
+            assert self.core.unwatch(waiter) is (waiter in known.fill_watchers)
+            known.fill_watchers = [item for item in known.fill_watchers if item is not waiter]
+            return
+        waiter = Waiter(None)
+        waiter.arm(lambda: self.told.append(waiter))
+        waits = bool(known.unfilled()) and not self.model.closed
+        assert self.core.watch_filled(waiter) is waits
+        if waits:
+            self.fill_watchers.append(waiter)
+            known.fill_watchers.append(waiter)
+
+    @rule(seconds=st.sampled_from([None, 0.0, 0.01, 0.1, 1.0]), how=st.sampled_from(['worker', 'user', 'relief']))
+    def run_timers(self, seconds: float | None, how: str) -> None:
+        self.step()
+        timer = self.core.next_timer()
+        if seconds is not None:
+            self.now += seconds
+        elif timer < math.inf:
+            self.now = max(self.now, timer)
+        if how == 'relief':
+            self.model.expire_relief(self.now)
+            self.core.expire_relief(self.now)
+        else:
+            self.model.growth.run_timers(self.now, how == 'worker')
+            self.core.run_timers(self.now, how == 'worker')
+            self.were_told = True
+
+    @precondition(lambda self: self.grows or self.model.growth.knowns)
+    @rule(have=st.sampled_from([True, True, False]))
+    def change_workers(self, have: bool) -> None:
+        self.step()
+        self.has_workers = self.model.growth.has_workers = have
+        self.model.growth.ask_workers()
+        self.core.ask_workers()
+        assert self.model.closed or self.core.lacks_workers is not have
+
+    @precondition(lambda self: self.model.conns)
+    @rule(index=INDEX)
+    def tell_how_long_an_outage_was(self, index: int) -> None:
+        self.step()
+        conns = [conn for conn in self.model.conns if conn.number is not None]
+        if conns:
+            conn = conns[index % len(conns)]
+            known = self.model.growth.known(conn.endpoint)
+            seconds = self.core.ended_outage(self.entries[conn.number or 0])
+            assert seconds == (None if known is None else known.outage_lasted)
+            if known is not None:
+                known.outage_lasted = None
+
     # -- checks by the pool -------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.pairs('served'))
@@ -464,12 +672,12 @@ class PoolMachine(RuleBasedStateMachine):
         assert self.core.end_check_by_pool(self.entries[conn.number or 0], alive, self.now) is dead
 
     def end_all_checks(self) -> None:
-        # As many as workers may begin; closes may keep all of them at work.
-        while self.checking or (self.model.to_check and self.model.room_for_jobs('check') > 0):
-            if self.model.to_check and self.model.room_for_jobs('check') > 0:
+        while self.model.to_check or self.checking:
+            while self.model.to_check and self.model.room_for_jobs('check') > 0:
                 self.take_check()
-            else:
-                self.end_one_check(self.checking.pop(), True)
+            if not self.checking:
+                break  # workers are busy with other jobs
+            self.end_one_check(self.checking.pop(), True)
 
     @precondition(lambda self: self.model.to_check)
     @rule()
@@ -560,10 +768,20 @@ class PoolMachine(RuleBasedStateMachine):
             or self.closing
             or self.checking
             or self.model.to_check
-            or self.pairs('ticket', 'served', 'refused')
+            or self.model.growth.turns
+            or self.growing
+            or self.pairs('ticket', 'served', 'refused', 'failed', 'down')
         ):
+            while self.growing:
+                self.end_one_create(*self.growing.pop(), 'grow')
+            while self.closing:
+                self.dispose(*self.closing.pop(), by_worker=True)
             self.end_all_checks()
             self.dispose_all()
+            while self.model.growth.turns and self.model.room_for_jobs('create') > 0:
+                self.take_one_create()
+            for pair in self.pairs('failed', 'down'):
+                self.cancel_it(pair)
             for pair in self.pairs('ticket'):
                 self.connect(pair)
             while pairs := self.pairs('served', 'refused'):
@@ -663,15 +881,44 @@ class PoolMachine(RuleBasedStateMachine):
     def advance(self, seconds: float, limit: int | None, for_worker: bool) -> None:
         self.step()
         self.now += seconds
-        if limit is not None:
+        if limit is None:
+            pass
+        elif self.lives_vary:
+            self.follow_doom_due(limit or 1, for_worker)
+        else:
             count = self.model.doom_due(self.now, limit, for_worker)
             assert self.core.doom_due(self.now, limit, for_worker) == count
+
+    def follow_doom_due(self, limit: int, for_worker: bool) -> None:
+        """With min_size, the core may be late: a life that ends before its time is noticed when it would have been
+        looked at. What it closes has to be due; extra connections are never late."""
+        if self.model.wanting_slots():
+            return  # whose close is for a waiter that wants a slot depends on the order
+        relief_ended = self.model.pass_time(self.now)
+        due = [conn for conn in self.model.of(None, 'idle') if self.model.deadline(conn) <= self.now]
+        count = self.core.doom_due(self.now, limit, for_worker)
+        doomed = [conn for conn in due if self.entries[conn.number or 0].state_name == 'closing']
+        assert count == len(doomed) <= limit
+        assert count == limit or all(conn.core for conn in due if conn not in doomed)
+        for conn in doomed:
+            conn.reason = self.model.lifetime_reason(conn) if conn.expires_at <= self.now else 'idle'
+        self.model.doom_in_any_order([[conn] for conn in doomed], None, for_worker)
+        if relief_ended:
+            self.model.dispatch(for_worker)
+        self.model.growth.end_step()
 
     @rule()
     def next_due(self) -> None:
         """Not after every step: asking sorts the queue, and a pool must work without that."""
         self.step()
-        assert self.core.next_due() == self.model.next_due()
+        due = self.core.next_due()
+        if self.lives_vary:
+            # The core looks at the connections of endpoints that live in between.
+            idle = self.model.of(None, 'idle')
+            extra = min((self.model.deadline(conn) for conn in idle if not conn.core), default=math.inf)
+            assert extra == math.inf or (due is not None and due <= extra)
+        else:
+            assert due == self.model.next_due()
 
     # -- the limits and the end ---------------------------------------------------------------------------------------
 
@@ -679,17 +926,30 @@ class PoolMachine(RuleBasedStateMachine):
         limits=LIMITS,
         max_waiting=MAX_WAITING,
         max_workers=MAX_WORKERS,
+        min_size=st.sampled_from([0, 0, 1, 2]),
         what=st.sampled_from(['nothing', 'resize', 'nothing', 'doom acquired', 'nothing', 'close']),
         for_worker=st.booleans(),
     )
     def change(
-        self, limits: tuple[int, int, int], max_waiting: int, max_workers: int, what: str, for_worker: bool
+        self,
+        limits: tuple[int, int, int],
+        max_waiting: int,
+        max_workers: int,
+        min_size: int,
+        what: str,
+        for_worker: bool,
     ) -> None:
         """Rarely, because less happens afterwards."""
         self.step()
         if what == 'resize':
-            self.model.resize(self.now, *limits, max_waiting, max_workers)
             min_idle, max_size, total = limits
+            if 0.0 in {self.model.idle_timeout, self.model.max_lifetime} or not self.model.keeps_idle:
+                min_size = 0
+            if self.will_lack(min_size, max_size) > 1:
+                return  # the core decides on their order
+            self.lives_vary = self.lives_vary or min_size > 0
+            self.grows = self.grows or min_size > 0
+            self.model.resize(self.now, *limits, max_waiting, max_workers, min_size)
             assert self.core.resize(
                 self.now,
                 min_idle=min_idle,
@@ -697,21 +957,31 @@ class PoolMachine(RuleBasedStateMachine):
                 total_max_size=total,
                 max_waiting=max_waiting,
                 max_workers=max_workers,
+                min_size=min_size,
             )
         elif what == 'doom acquired':
             count = self.model.doom_acquired()
             assert self.core.doom_acquired() == count
         elif what == 'close' and len(self.connections) > 10:
-            self.model.close(for_worker)
+            self.model.close(self.now, for_worker)
             self.in_any_order = True  # of the endpoints; at each of them it is that of the arrivals
             self.core.close(for_worker)
+
+    def will_lack(self, min_size: int, max_size: int) -> int:
+        """Count the endpoints that would have to be filled and are not known to."""
+        model, growth = self.model, self.model.growth
+        count = 0
+        for endpoint in model.endpoints() - set(growth.short):
+            known = growth.known(endpoint)
+            size = max(min_size, 0 if known is None else known.pinned)
+            count += len(model.of(endpoint)) < min(size, max_size)
+        return count
 
     @precondition(lambda self: not self.model.opened)
     @rule()
     def open(self) -> None:
         self.step()
-        assert self.core.open(self.now) is not self.model.closed
-        self.model.opened = self.model.opened or not self.model.closed
+        assert self.core.open(self.now) is self.model.open(self.now)
 
     @precondition(lambda self: not self.model.suspended)
     @rule(fail=st.booleans(), chance=st.integers(0, 3))
@@ -728,15 +998,26 @@ class PoolMachine(RuleBasedStateMachine):
         if fail is not None:
             assert self.core.suspend(fail) is self.model.suspend(fail, self.now)
             return
+        self.cancel_those_in_the_way_of_resume()
         self.in_any_order = True  # of the endpoints
         assert self.core.resume(self.now) is self.model.resume(self.now) is True
         assert self.core.resume(self.now) is self.model.resume(self.now) is False
 
+    def cancel_those_in_the_way_of_resume(self) -> None:
+        """Whether the close of what is too old is for a waiter that wants a slot depends on the order of the
+        endpoints."""
+        old = {conn.endpoint for conn in self.model.of(None, 'idle') if conn.expires_at <= self.now}
+        if old and len(old | set(self.model.queues)) > 1:
+            for pair in self.pairs('waits'):
+                self.cancel_it(pair)
+
     @rule(endpoint=ENDPOINT, anew=ANEW, every=st.booleans(), idle_only=st.booleans())
     def drain(self, endpoint: int, anew: bool, every: bool, idle_only: bool) -> None:
         self.step()
-        if every and not self.model.wanting_slots():
-            # Otherwise it would depend on the order of the endpoints which close is for a waiter that wants a slot.
+        lacking = self.will_lack(self.model.growth.min_size, self.model.max_size)
+        if every and not self.model.wanting_slots() and lacking <= 1:
+            # Otherwise it would depend on the order of the endpoints which close is for a waiter that wants a slot, and
+            # which endpoint is filled first.
             self.model.drain(sorted(self.model.endpoints()), self.now, idle_only)
             self.core.drain_all(self.now, idle_only)
         else:
@@ -820,8 +1101,39 @@ class PoolMachine(RuleBasedStateMachine):
         for number, entry in self.entries.items():
             state = next((conn.state for conn in model.conns if conn.number == number), 'gone')
             assert entry.state_name == state
-        assert self.wakes == model.wakes
+        if not self.lives_vary:
+            assert self.wakes == model.wakes
         core.check_invariants()
+
+    @invariant()
+    def it_grows_as_the_model(self) -> None:
+        if not hasattr(self, 'core'):
+            return
+        core, model, growth = self.core, self.model, self.model.growth
+        assert core.reserved == len(growth.reserved())
+        assert core.jobs_to_begin == model.jobs_to_begin()
+        # A release that takes the short way tells the core no time: then it looks again earlier than it would have to.
+        assert core.relief_ends_at() <= model.relief_ends_at()
+        assert core.next_timer() == min(core.relief_ends_at(), growth.next_timer())
+        assert core.min_size == growth.min_size
+        unfilled = core.unfilled_endpoints()
+        if not model.closed:
+            assert sorted((endpoint.number, has, size) for endpoint, has, size in unfilled) == growth.unfilled()
+        for number, endpoint in enumerate(self.endpoints):
+            known = growth.knowns.get(number)
+            for since in (self.now - 1.0, math.inf):
+                is_known = known is not None and (known.outage is not None or known.failed_at >= since)
+                expected = known.error if known is not None and is_known else None
+                assert core.last_connect_error(endpoint, since) is expected
+        for pair in self.pairs('failed', 'down'):
+            assert pair.real.waiter.error is pair.known.error
+        for _, entry in self.growing:
+            assert entry.state_name == 'creating'
+        # Whoever waits for the next timer knows of it.
+        if self.were_told:
+            self.told_retry = growth.next_retry()
+        self.were_told = False
+        assert model.closed or growth.next_retry() >= self.told_retry
 
     @invariant()
     def the_same_are_notified_in_the_same_order(self) -> None:
@@ -864,6 +1176,16 @@ class PoolMachine(RuleBasedStateMachine):
         if model.wanting_slots() and not model.suspended:
             assert len(model.conns) >= model.total_max_size
             assert model.closing() or not model.of(None, 'idle')
+        # Pinned endpoints have their size, or what is in the way of that is known.
+        growth = model.growth
+        fills = model.opened and not model.closed and not model.suspended and growth.refill_at is None
+        if fills and not model.wanting_slots() and len(model.conns) < model.total_max_size:
+            for endpoint, known in growth.knowns.items():
+                assert (
+                    len(model.of(endpoint)) >= min(known.pinned, model.max_size)
+                    or len(model.of(endpoint, 'creating')) >= (growth.max_connecting or 2)
+                    or not growth.may_attempt(endpoint)
+                )
         # 5. In the order of their arrival.
         for queue in model.queues.values():
             assert [acq.arrival for acq in queue] == sorted(acq.arrival for acq in queue)
@@ -876,6 +1198,8 @@ class PoolMachine(RuleBasedStateMachine):
 
     def finish(self) -> None:
         """Everything comes to its end: idle connections are served in the order of the model, and nothing is lost."""
+        self.has_workers = self.model.growth.has_workers = True
+        self.cancel_those_in_the_way_of_resume()
         assert self.core.resume(self.now) is self.model.resume(self.now)
         taken = []
         for number, endpoint in enumerate(self.endpoints):
@@ -903,6 +1227,8 @@ class PoolMachine(RuleBasedStateMachine):
         self.core.check_invariants()
         assert self.core.stats()['waiting'] == self.core.stats()['acquired'] == 0
         self.core.close()
+        for _, entry in self.growing:
+            self.core.grow_cancelled(entry, self.now)
         self.finish_closing()
         self.core.check_invariants()
         stats = self.core.stats()
@@ -912,6 +1238,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert {entry.state_name for entry in self.entries.values()} <= {'gone'}
         assert self.core.next_due() is None
         assert self.core.next_check() is None
+        assert (self.core.reserved, self.core.next_timer()) == (0, math.inf)
 
     def finish_closing(self) -> None:
         while (entry := self.core.take_doomed()) is not None:
@@ -936,7 +1263,7 @@ def run(case: Any) -> None:
 
 TestPool.runTest = run
 # More than the profile sets for every test: the interesting combinations are rare.
-TestPool.settings = hypothesis.settings(max_examples=3 * hypothesis.settings().max_examples, stateful_step_count=80)
+TestPool.settings = hypothesis.settings(max_examples=2 * hypothesis.settings().max_examples, stateful_step_count=80)
 
 
 # -- the expiry queue, through the pool -------------------------------------------------------------------------------

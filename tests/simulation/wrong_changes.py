@@ -1136,8 +1136,8 @@ WRONG_CHANGES = (
     WrongChange(
         'turned-away-and-nobody-tries-again',
         ('core', 'threads'),
-        'or relief_ended or pause_ended)',
-        'or relief_ended)',
+        'if pause_ended or (core.wanting_count',
+        'if (core.wanting_count',
         'an acquire that is turned away when the pause of an outage is over leaves those who wait to wait for ever',
     ),
     WrongChange(

@@ -191,10 +191,12 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
         out_of_memory = True
     count_as_relief_after(core, last)       # what this acquire has doomed frees slots, too
     gcp_unlock(&ep.lock)
-    if core.wanting_count and (outcome == QUEUE or relief_ended or pause_ended):
+    if pause_ended or (core.wanting_count and (outcome == QUEUE or relief_ended)):
         dispatch(core, &core.doomed_for_worker, &served)
     if outcome == QUEUE:
         note_waiter_after(core, last)
+    if _dead_entry is not None:
+        tell_end_of_use(core, &served)
     gcp_unlock(&core.lock)
     notify_all(core, &served)
     if out_of_memory:
@@ -310,6 +312,7 @@ cdef bint cancel(PoolCore core, Waiter w, double now) except -1:
         count_as_relief(core, <void *>dead_entry)
         if relief_ended:
             dispatch(core, &core.doomed_for_worker, &served)
+        tell_end_of_use(core, &served)
     gcp_unlock(&core.lock)
     e = w.entry
     w.entry = None

@@ -55,8 +55,7 @@ cdef bint leave_check_to_pool(PoolCore core, Waiter w, double now) except -1:
         return True
     chain_append(&core.checks.pending, e)
     gcp_unlock(&ep.lock)
-    if core.release_watches.used:
-        take_watchers(core, None, &notified)
+    tell_end_of_use(core, &notified)
     gcp_unlock(&core.lock)
     notify_all(core, &notified)
     return True

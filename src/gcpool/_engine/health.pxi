@@ -130,8 +130,7 @@ cdef bint retire(
     gcp_unlock(&ep.lock)
     if relief_ended:
         dispatch(core, &core.doomed_for_caller, &served)
-    if core.release_watches.used:
-        take_watchers(core, None, &served)
+    tell_end_of_use(core, &served)
     gcp_unlock(&core.lock)
     try:
         notify_all(core, &served)

@@ -76,6 +76,7 @@ cdef int doom_acquired(PoolCore core) except -1:
     cdef EndpointPool ep
     cdef int count = 0
     cdef double now = read_clock(core)
+    cdef Chain notified = Chain(NULL, NULL, 0)
     drop_pending_checks(core, &core.doomed_for_caller, now)
     # Sorted, because the order of the set is that of the addresses: it differs from run to run, and no failure of a
     # simulation could be repeated.
@@ -93,6 +94,10 @@ cdef int doom_acquired(PoolCore core) except -1:
             doom(core, ep, e, &core.doomed_for_caller, BECAUSE_POOL_CLOSED)
         gcp_unlock(&ep.lock)
         gcp_unlock(&core.lock)
+    gcp_lock(&core.lock)
+    tell_end_of_use(core, &notified)
+    gcp_unlock(&core.lock)
+    notify_all(core, &notified)
     return count
 
 
@@ -124,6 +129,8 @@ cdef bint resize(PoolCore core, double now, LimitsToSet to_set, object limits, o
             wake = True
         if not ep.forgotten:
             if ep.growth is not None:
+                if used_last(ep) == -INFINITY and checking_count(ep) > 0:
+                    note_used(ep, now)      # when it was in use last was not noted without a minimum
                 note_filled(core, ep, &served)
             note_short(core, ep, now)
             update_wants_slot(core, ep)

@@ -171,11 +171,12 @@ cdef void shorten_pause(PoolCore core, EndpointPool ep) noexcept:
 cdef inline bint end_pause_if_over(PoolCore core, EndpointPool ep, double now) noexcept:
     # Both locks are held. Somebody asks for a connection. On threads nobody may have run the timers, if no thread could
     # be started; with fail_fast, nobody would ever try again. True if the pause has ended with this: the timer is gone,
-    # so the caller then calls dispatch(), also if max_waiting turns the asker away.
+    # so the caller then calls dispatch(), also if the asker is lent an idle connection, or max_waiting turns it away.
     if ep.growth.state != PAUSING or ep.growth.retry_at > now:
         return False
     allow_retry(core, ep.growth, now)
     update_wants_slot(core, ep)
+    note_short(core, ep, now)
     return True
 
 

@@ -314,8 +314,7 @@ cdef int give_back_and_unlock(
     gcp_unlock(&ep.lock)
     if core.wanting_slots.used and (relief_ended or settled.outcome == KEEP):
         dispatch(core, doomed, &served)
-    if core.release_watches.used:
-        take_watchers(core, None, &served)
+    tell_end_of_use(core, &served)
     gcp_unlock(&core.lock)
     end_settling(core, &settled, &served)
     return 0

@@ -18,6 +18,12 @@ cdef void take_watchers(PoolCore core, Entry gone, Chain *notified) noexcept:
         p = following
 
 
+cdef inline void tell_end_of_use(PoolCore core, Chain *notified) noexcept:
+    # core.lock is held, no other. A connection may have been the last one of its endpoint that was in use.
+    if core.release_watches.used:
+        take_watchers(core, None, notified)
+
+
 cdef bint is_watch_over(PoolCore core, Waiter w, Entry gone) noexcept:
     # core.lock is held.
     if w.watched is not None:
