@@ -33,6 +33,9 @@ TSAN_CYCLES ?= 3000
 TSAN_SEED ?=
 MUTANTS_ARGS ?=
 
+# Without the cache each process that runs tests would compile all of them anew, and each program that they start gcpool.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .SUFFIXES:

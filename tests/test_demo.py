@@ -27,6 +27,9 @@ from gcpool._version import __version__
 BOUND = 60.0  # seconds that a program of these tests may take; none needs more than a few
 HOST = '127.0.0.1'
 
+# The scenes take six seconds. Most tests are of what comes after them.
+WITHOUT_SCENES = 'from gcpool._demo import scenes\nscenes.play = lambda shown: []'
+
 SMALL = Settings(seconds=0.5, threads=4, tasks=20, connections=2, outage=0.0, rounds=0, round_seconds=0.0)
 
 
@@ -57,6 +60,11 @@ def run(tmp_path: Path, *arguments: str, prelude: str | None = None) -> subproce
         stdin=subprocess.DEVNULL,
         timeout=BOUND,
     )
+
+
+@pytest.fixture
+def without_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scenes, 'play', lambda shown: [])
 
 
 def cells(output: str, label: str) -> list[str]:
@@ -126,7 +134,7 @@ def test_quick_demo_reports_and_checks_both_phases(tmp_path: Path) -> None:
 
 
 def test_piped_output_is_plain_and_of_fixed_width(tmp_path: Path) -> None:
-    prelude = 'from gcpool._demo import report\nreport.LINE_EVERY = 0.2'
+    prelude = f'{WITHOUT_SCENES}\nfrom gcpool._demo import report\nreport.LINE_EVERY = 0.2'
     done = run(tmp_path, 'demo', '--quick', '--no-compare', '--seconds', '0.5', prelude=prelude)
 
     assert done.returncode == 0, done.stdout + done.stderr
@@ -199,7 +207,7 @@ def test_without_rich_it_says_what_to_install(tmp_path: Path) -> None:
 
 
 def test_without_the_peer_only_the_comparison_is_missing(tmp_path: Path) -> None:
-    prelude = 'sys.modules["generic_connection_pool"] = None'
+    prelude = f'{WITHOUT_SCENES}\nsys.modules["generic_connection_pool"] = None'
     done = run(tmp_path, 'demo', '--quick', '--seconds', '0.5', prelude=prelude)
 
     assert done.returncode == 0, done.stdout + done.stderr
@@ -208,7 +216,7 @@ def test_without_the_peer_only_the_comparison_is_missing(tmp_path: Path) -> None
 
 
 def test_a_loss_is_shown_and_fails_the_program(tmp_path: Path) -> None:
-    prelude = 'from gcpool._demo import workload\nworkload.read_total = lambda path: -1'
+    prelude = f'{WITHOUT_SCENES}\nfrom gcpool._demo import workload\nworkload.read_total = lambda path: -1'
     done = run(tmp_path, 'demo', '--quick', '--seconds', '0.5', '--no-compare', prelude=prelude)
 
     assert done.returncode == 1
@@ -217,6 +225,7 @@ def test_a_loss_is_shown_and_fails_the_program(tmp_path: Path) -> None:
     assert done.stdout.count('FAILED') == 1
 
 
+@pytest.mark.usefixtures('without_scenes')
 def test_a_wrong_answer_is_counted_and_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     receive = workload._receive
     spoiled: list[bytes] = []
@@ -252,6 +261,7 @@ def test_a_scene_in_which_somebody_is_not_served_fails_the_program(monkeypatch: 
     assert cells(output.getvalue(), 'first request, no connections') == ['150 ms']
 
 
+@pytest.mark.usefixtures('without_scenes')
 def test_an_error_of_a_client_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(conn: socket.socket, size: int) -> bytes:
         raise ZeroDivisionError('unforeseen')
@@ -265,6 +275,7 @@ def test_an_error_of_a_client_is_reported(monkeypatch: pytest.MonkeyPatch) -> No
     assert output.getvalue().count("threads: a client failed: ZeroDivisionError('unforeseen')") == SMALL.threads
 
 
+@pytest.mark.usefixtures('without_scenes')
 def test_clients_that_hang_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     release_threads = threading.Event()
 
@@ -299,7 +310,7 @@ def test_clients_that_hang_are_reported(monkeypatch: pytest.MonkeyPatch) -> None
 def test_interrupted_it_leaves_nothing_behind(moment: str, tmp_path: Path) -> None:
     # SIGINT is ignored in what a shell starts in the background, and that is inherited.
     start = (
-        'import runpy, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n'
+        f'import runpy, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n{WITHOUT_SCENES}\n'
         'runpy.run_module("gcpool", run_name="__main__", alter_sys=True)'
     )
     with subprocess.Popen(
