@@ -7,13 +7,15 @@ The half for threads is generated from the half for asyncio.
 
 import weakref
 from collections.abc import Callable
-from contextlib import AsyncContextDecorator
+from functools import wraps
 from time import monotonic
 from types import TracebackType
 from typing import Any
 
 from psycopg import AsyncConnection
 from psycopg.pq import TransactionStatus
+
+from gcpool._core import AsyncHold
 
 __all__ = ['AsyncBlock', 'return_on_close']
 
@@ -25,19 +27,30 @@ PLAIN_COMMIT: Callable[..., Any] = AsyncConnection.commit
 PLAIN_ROLLBACK: Callable[..., Any] = AsyncConnection.rollback
 
 
-class AsyncBlock(AsyncContextDecorator):
-    """A context that takes a connection from a pool, ends its transaction and returns it; also a decorator."""
+class AsyncBlock(AsyncHold):
+    """A context that takes a connection from a pool, ends its transaction and returns it; also a decorator.
+
+    A signal handler may raise anywhere in here: see the base class.
+    """
+
+    __slots__ = ('__weakref__', '_began', '_lease', '_pool', '_timeout')
 
     def __init__(self, pool: Any, timeout: float | None):
+        super().__init__(pool._engine, pool._resetting)
         self._pool = pool
         self._timeout = timeout
 
-    def _recreate_cm(self) -> 'AsyncBlock':
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         # Each call of a decorated function has a block of its own.
-        return AsyncBlock(self._pool, self._timeout)
+        @wraps(function)
+        async def with_connection(*args: Any, **kwargs: Any) -> Any:
+            async with AsyncBlock(self._pool, self._timeout):
+                return await function(*args, **kwargs)
 
-    async def __aenter__(self) -> Any:
-        self._conn = conn = await self._pool.getconn(timeout=self._timeout)
+        return with_connection
+
+    async def _enter(self) -> Any:
+        self.conn = conn = await self._pool.getconn(timeout=self._timeout)
         self._began = monotonic()
         # Set in a pool where close() returns connections: then the client may have closed this one in the block.
         self._lease = getattr(conn, '_gcpool_lease', None)
@@ -49,10 +62,10 @@ class AsyncBlock(AsyncContextDecorator):
                 raise
         return conn
 
-    async def __aexit__(
+    async def _leave(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> Any:
-        pool, conn, lease = self._pool, self._conn, self._lease
+        pool, conn, lease = self._pool, self.conn, self._lease
         try:
             if not has_nothing_to_end(conn) and (lease is None or pool._is_out(conn, lease)):
                 return await conn.__aexit__(exc_type, exc, traceback)

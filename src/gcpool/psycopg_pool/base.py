@@ -1,6 +1,7 @@
 """What the four pools have in common: names, sizes, attributes that may be set while the pool works, statistics."""
 
 import logging
+import math
 import os
 import random
 import sys
@@ -20,6 +21,7 @@ logger: Final = logging.getLogger('psycopg.pool')
 LEAST_RECONNECT_TIMEOUT = 1e-3
 # Seconds of the longest pause between two attempts to connect.
 LONGEST_PAUSE = 60.0
+INFINITY = math.inf
 # A maximum that is never reached: of a null pool with max_size=0.
 UNLIMITED = 2**31 - 1
 
@@ -123,8 +125,8 @@ class BasePool(OriginalBasePool):
     # Whether the constructor has opened the pool without being told so. Then the first client is warned.
     _open_implicit = False
     _is_null = False
-    # The ids of the connections that were returned, and are being reset.
-    _resetting: set[int]
+    # By the ids of the connections that were returned and are to be reset: a hold, in a list until that begins.
+    _resetting: dict[int, list[Any]]
 
     if TYPE_CHECKING:
 
