@@ -585,14 +585,20 @@ class Hold:
     def give_up(self) -> None: ...
 
 @disjoint_base
-class SyncHold(Hold):
+class Block(Hold):
+    def __init__(self, pool: Any, timeout: float | None) -> None: ...
+    @property
+    def _pool(self) -> Any: ...
+    @property
+    def _timeout(self) -> float | None: ...
+
+class SyncBlock(Block):
     def __enter__(self) -> Any: ...
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> Any: ...
 
-@disjoint_base
-class AsyncHold(Hold):
+class AsyncBlock(Block):
     def __aenter__(self) -> Coroutine[Any, Any, Any]: ...
     def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None

@@ -6,6 +6,11 @@ cdef class Hold:                            # [owner]
     cdef unsigned int lease_no              # the number of this acquire of the entry
 
 
+cdef class Block(Hold):
+    cdef readonly object _pool              # set once: the pool of the drop-in
+    cdef readonly object _timeout           # set once
+
+
 cdef class HoldCall(ManagerCall):
     cdef Hold hold                          # None: the call has ended
     cdef bint ends_hold

@@ -82,22 +82,49 @@ cdef int give_connection_up(Hold hold) except -1:
     return 0
 
 
-cdef Hold hold_of(object pool, object conn):
-    # The hold of a connection that is returned to a pool of a drop-in: of none if it is not in use there.
+cdef Entry entry_of_client(object pool, object conn):
+    # The entry of a connection that is returned to the pool of a drop-in. None if a client does not have it, or has
+    # returned it already.
+    cdef PoolFacade engine = pool._engine
+    cdef dict elsewhere = pool._resetting
+    if elsewhere and id(conn) in elsewhere:
+        return None
+    return find_acquired_by_identity(engine._core, conn, UNSET_ENDPOINT)
+
+
+cdef Hold hold_of(object pool, object conn, Entry e, unsigned int lease_no):
     cdef Hold hold = Hold.__new__(Hold)
     hold.engine = pool._engine
     hold.elsewhere = pool._resetting
-    begin_hold(hold, conn)
+    hold.conn_ = conn
+    hold.entry = e
+    hold.lease_no = lease_no
     return hold
+
+
+@cython.no_gc_clear
+cdef class Block(Hold):
+    """A context whose ``_enter()`` takes a connection from a drop-in's pool and sets ``conn``, and whose ``_leave()``
+    returns it.
+
+    :param pool: the pool of the drop-in
+    :param timeout: for ``_enter()``
+    """
+
+    def __init__(self, pool, timeout):
+        self.engine = pool._engine
+        self.elsewhere = pool._resetting
+        self._pool = pool
+        self._timeout = timeout
 
 
 # -- threads -------------------------------------------------------------------------------------------------------
 
 @cython.no_gc_clear
-cdef class SyncHold(Hold):
-    """Base of a block: a context whose ``_enter()`` sets ``conn``, and whose ``_leave()`` returns the connection.
+cdef class SyncBlock(Block):
+    """Base of the block of a pool for threads.
 
-    Compiled, so that no signal handler can raise before either has begun or after it has ended.
+    Compiled, so that no signal handler can raise before ``_enter()`` or ``_leave()`` has begun or after it has ended.
     """
 
     def __enter__(self):
@@ -154,16 +181,23 @@ cdef class SyncReady:
 
 @cython.binding(True)
 def sync_returning(function):
-    """Make a method ``putconn(conn)`` of a pool for threads of a function. If that fails, the connection is closed."""
+    """Make a method ``putconn(conn)`` of a pool for threads of a function. If that fails, the connection is closed.
+
+    The function is left out if the pool's ``_is_returned_as_it_is(conn)`` says that nothing is to be done with it.
+    """
     @cython.binding(True)
     def putconn(pool, conn):
-        cdef Hold hold = hold_of(pool, conn)
+        cdef Entry e = entry_of_client(pool, conn)
+        cdef unsigned int lease_no = 0 if e is None else gcp_load_uint(&e.lease_no)
         try:
-            function(pool, conn)
+            if e is not None and pool._is_returned_as_it_is(conn):
+                conn._pool = None
+                pool._engine.release(conn)
+            else:
+                function(pool, conn)
         except BaseException:
-            give_connection_up(hold)
+            give_connection_up(hold_of(pool, conn, e, lease_no))
             raise
-        end_hold(hold)
 
     return update_wrapper(putconn, function)
 
@@ -205,8 +239,8 @@ cdef HoldCall call_with_hold(object coroutine, Hold hold, bint ends_hold):
 
 
 @cython.no_gc_clear
-cdef class AsyncHold(Hold):
-    """Base of a block: a context whose ``_enter()`` sets ``conn``, and whose ``_leave()`` returns the connection."""
+cdef class AsyncBlock(Block):
+    """Base of the block of a pool for asyncio."""
 
     def __aenter__(self):
         if self.entry is not None:
@@ -226,16 +260,15 @@ def async_returning(function):
     """
     @cython.binding(True)
     def putconn(pool, conn):
-        cdef Hold hold = hold_of(pool, conn)
+        cdef Entry e = entry_of_client(pool, conn)
+        cdef unsigned int lease_no = 0 if e is None else gcp_load_uint(&e.lease_no)
         try:
-            if hold.entry is not None and pool._is_returned_as_it_is(conn):
+            if e is not None and pool._is_returned_as_it_is(conn):
                 conn._pool = None
-                rest = pool._engine.release(conn)
-                end_hold(hold)
-                return rest
-            return call_with_hold(function(pool, conn), hold, True)
+                return pool._engine.release(conn)
+            return call_with_hold(function(pool, conn), hold_of(pool, conn, e, lease_no), True)
         except BaseException:
-            give_connection_up(hold)
+            give_connection_up(hold_of(pool, conn, e, lease_no))
             raise
 
     update_wrapper(putconn, function)

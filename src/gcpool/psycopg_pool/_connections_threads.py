@@ -13,8 +13,6 @@ from typing import Any
 from psycopg import ProgrammingError
 from psycopg.pq import TransactionStatus
 
-from gcpool._core import Hold
-
 from ._engine_threads import ENDPOINT, close_connection
 from ._runtime_threads import SyncReturns, answer_of
 from .base import BasePool, logger, milliseconds_since
@@ -170,13 +168,10 @@ class SyncConnections(BasePool):
 
     def _reset_and_take_back(self, conn: Any, job: list[Any], cut_off: bool) -> None:
         """Call ``reset``, in a task or a thread of the pool, and return the connection."""
-        hold = Hold(self._engine, {})
-        hold.conn = conn
         try:
-            job.pop()
+            hold = job.pop()
         except IndexError:
             # putconn() was interrupted, and has given the connection up.
-            hold.conn = None
             return
         try:
             self._reset_or_discard(conn, job, cut_off)

@@ -18,13 +18,13 @@ from psycopg.pq import TransactionStatus
 from gcpool import exceptions
 from gcpool._core import Hold, sync_returning
 
-from ._blocks_threads import SyncBlock, return_on_close
+from ._blocks_threads import IDLE, SyncClientBlock, return_on_close
 from ._connections_threads import SyncConnections
 from ._engine_threads import ENDPOINT, SyncEngine, SyncManager
 from ._originals import OriginalConnectionPool
 from ._runtime_threads import SyncReturns, SyncTaking, answer_of, pause, ready_of, require_loop, warn_of_open
 from .abc import CT, ConnectFailedCB, ConnectionCB, ConninfoParam, KwargsParam
-from .base import INFINITY, UNLIMITED, AttemptWithBackoff, logger
+from .base import HAS_GIL, INFINITY, UNLIMITED, AttemptWithBackoff, logger
 from .errors import PoolClosed, PoolTimeout, TooManyRequests
 
 if TYPE_CHECKING:
@@ -206,14 +206,14 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
 
     if not TYPE_CHECKING:  # the original's type says it all
 
-        def connection(self, timeout: float | None = None) -> SyncBlock:
+        def connection(self, timeout: float | None = None) -> SyncClientBlock:
             """Take a connection for a block: committed at its end, or rolled back if it raises, and returned.
 
             :param timeout: seconds to wait at most; None for the pool's ``timeout``
             :return: a context manager, and a decorator
             :raises PoolTimeout: when they are over
             """
-            return SyncBlock(self, timeout)
+            return SyncClientBlock(self, timeout)
 
     def getconn(self, timeout: float | None = None) -> CT:
         """Take a connection, to be returned with :py:meth:`putconn`. Clients are served first come, first served.
@@ -225,7 +225,11 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
         """
         limit = self.timeout if timeout is None else timeout
         is_told = logger.isEnabledFor(INFO)
-        self._counts.add('requests_num')
+        if HAS_GIL:
+            # As add() does, without the call.
+            self._counts.values['requests_num'] += 1
+        else:
+            self._counts.add('requests_num')
         if (
             self._on_check is None
             and not (is_told or self._closed or self._open_implicit or self.close_returns)
@@ -236,7 +240,7 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
             # From here on nothing is called until the client has the connection: see Hold.
             conn: CT = ready[ENDPOINT]
             if conn is not ready:
-                conn._pool = cast(Any, self)
+                conn._pool = self  # type: ignore[assignment]
                 return conn
         return self._getconn(limit, is_told)
 
@@ -345,19 +349,19 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
             self._engine.release(conn, ENDPOINT)
         elif self._on_reset is not None:
             self._begin_reset(conn)
-        elif conn.pgconn.transaction_status == TransactionStatus.IDLE:
+        elif conn.pgconn.transaction_status == IDLE:
             conn._pool = None
             self._engine.release(conn, ENDPOINT)
         else:
             self._take_back(conn)
 
     def _is_returned_as_it_is(self, conn: Any) -> bool:
-        # Asked on asyncio, by the decorator of putconn().
+        # Asked by the decorator of putconn().
         return (
             conn._pool is self
+            and conn.pgconn.transaction_status == IDLE
             and not self._closed
             and self._on_reset is None
-            and conn.pgconn.transaction_status == TransactionStatus.IDLE
             and not logger.isEnabledFor(INFO)
         )
 

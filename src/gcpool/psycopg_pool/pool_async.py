@@ -16,13 +16,13 @@ from psycopg.pq import TransactionStatus
 from gcpool import exceptions
 from gcpool._core import Hold, async_returning
 
-from ._blocks_asyncio import AsyncBlock, return_on_close
+from ._blocks_asyncio import IDLE, AsyncClientBlock, return_on_close
 from ._connections_asyncio import AsyncConnections
 from ._engine_asyncio import ENDPOINT, AsyncEngine, AsyncManager
 from ._originals import OriginalAsyncConnectionPool
 from ._runtime_asyncio import AsyncReturns, AsyncTaking, answer_of, pause, ready_of, require_loop, warn_of_open
 from .abc import ACT, AsyncConnectFailedCB, AsyncConnectionCB, AsyncConninfoParam, AsyncKwargsParam
-from .base import INFINITY, UNLIMITED, AttemptWithBackoff, logger
+from .base import HAS_GIL, INFINITY, UNLIMITED, AttemptWithBackoff, logger
 from .errors import PoolClosed, PoolTimeout, TooManyRequests
 
 if TYPE_CHECKING:
@@ -204,14 +204,14 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
 
     if not TYPE_CHECKING:  # the original's type says it all
 
-        def connection(self, timeout: float | None = None) -> AsyncBlock:
+        def connection(self, timeout: float | None = None) -> AsyncClientBlock:
             """Take a connection for a block: committed at its end, or rolled back if it raises, and returned.
 
             :param timeout: seconds to wait at most; None for the pool's ``timeout``
             :return: a context manager, and a decorator
             :raises PoolTimeout: when they are over
             """
-            return AsyncBlock(self, timeout)
+            return AsyncClientBlock(self, timeout)
 
     async def getconn(self, timeout: float | None = None) -> ACT:
         """Take a connection, to be returned with :py:meth:`putconn`. Clients are served first come, first served.
@@ -223,7 +223,11 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
         """
         limit = self.timeout if timeout is None else timeout
         is_told = logger.isEnabledFor(INFO)
-        self._counts.add('requests_num')
+        if HAS_GIL:
+            # As add() does, without the call.
+            self._counts.values['requests_num'] += 1
+        else:
+            self._counts.add('requests_num')
         if (
             self._on_check is None
             and not (is_told or self._closed or self._open_implicit or self.close_returns)
@@ -234,7 +238,7 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
             # From here on nothing is called until the client has the connection: see Hold.
             conn: ACT = ready[ENDPOINT]
             if conn is not ready:
-                conn._pool = cast(Any, self)
+                conn._pool = self  # type: ignore[assignment]
                 return conn
         return await self._getconn(limit, is_told)
 
@@ -343,19 +347,19 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
             await self._engine.release(conn, ENDPOINT)
         elif self._on_reset is not None:
             self._begin_reset(conn)
-        elif conn.pgconn.transaction_status == TransactionStatus.IDLE:
+        elif conn.pgconn.transaction_status == IDLE:
             conn._pool = None
             await self._engine.release(conn, ENDPOINT)
         else:
             await self._take_back(conn)
 
     def _is_returned_as_it_is(self, conn: Any) -> bool:
-        # Asked on asyncio, by the decorator of putconn().
+        # Asked by the decorator of putconn().
         return (
             conn._pool is self
+            and conn.pgconn.transaction_status == IDLE
             and not self._closed
             and self._on_reset is None
-            and conn.pgconn.transaction_status == TransactionStatus.IDLE
             and not logger.isEnabledFor(INFO)
         )
 
