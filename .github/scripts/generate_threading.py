@@ -38,7 +38,6 @@ PSYCOPG_NAMES = {
     'AsyncConnectionCB': 'ConnectionCB',
     'AsyncConnectionPool': 'ConnectionPool',
     'AsyncConninfoParam': 'ConninfoParam',
-    'AsyncContextDecorator': 'ContextDecorator',
     'AsyncKwargsParam': 'KwargsParam',
     'AsyncNullConnectionPool': 'NullConnectionPool',
     'OriginalAsyncConnectionPool': 'OriginalConnectionPool',
@@ -50,6 +49,7 @@ TOKENS = {
     'AsyncConnectionManager': 'SyncConnectionManager',
     **PSYCOPG_NAMES,
     'AsyncPool': 'SyncPool',
+    'async_returning': 'sync_returning',
     'AsyncRuntime': 'SyncRuntime',
 }
 

@@ -1,7 +1,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import Any, Final, final
+from typing import Any, Final, TypeVar, final
 
 from typing_extensions import disjoint_base
 
@@ -16,6 +16,8 @@ __all__ = [
     'Waiter',
     'monotonic',
 ]
+
+FunctionT = TypeVar('FunctionT', bound=Callable[..., Any])
 
 GRACE: Final[float]
 LEAST_DISPOSE_TIME: Final[float]
@@ -579,6 +581,48 @@ class ManagerCall(Coroutine[Any, Any, Any]):
     def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any: ...
     def close(self) -> None: ...
 
+@disjoint_base
+class Hold:
+    def __init__(self, engine: PoolFacade, elsewhere: dict[int, list[Any]]) -> None: ...
+    conn: Any
+    def give_up(self) -> None: ...
+
+@disjoint_base
+class Block(Hold):
+    def __init__(self, pool: Any, timeout: float | None) -> None: ...
+    @property
+    def _pool(self) -> Any: ...
+    @property
+    def _timeout(self) -> float | None: ...
+
+class SyncBlock(Block):
+    def __enter__(self) -> Any: ...
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> Any: ...
+
+class AsyncBlock(Block):
+    def __aenter__(self) -> Coroutine[Any, Any, Any]: ...
+    def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> Coroutine[Any, Any, Any]: ...
+
+@final
+class SyncTaking:
+    def __init__(self, pool: SyncPool) -> None: ...
+    def __getitem__(self, key: tuple[Any, float | None], /) -> Any: ...
+
+@final
+class SyncReady:
+    def __init__(self, pool: SyncPool) -> None: ...
+    def __getitem__(self, key: Any, /) -> Any: ...
+
+@final
+class HoldCall(ManagerCall):
+    def __getattr__(self, name: str) -> Any: ...
+
+def sync_returning(function: FunctionT) -> FunctionT: ...
+def async_returning(function: FunctionT) -> FunctionT: ...
 @final
 class CreateCall(ManagerCall): ...
 

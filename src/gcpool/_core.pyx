@@ -25,6 +25,7 @@ from libc.string cimport memset
 
 cimport cython
 
+from functools import update_wrapper
 from numbers import Real
 from types import CoroutineType
 
@@ -213,6 +214,8 @@ include "_facade/manager_call.pxi"
 include "_facade/release_coroutine.pxi"
 # A connection that is ready now, or none; discard and detach; a release that nobody awaits.
 include "_facade/taking.pxi"
+# A connection in the hands of a drop-in's Python code.
+include "_facade/hold.pxi"
 # A program's function in place of a manager's method.
 include "_facade/callables.pxi"
 # What the pool's own tasks run: the closes, and the checks.

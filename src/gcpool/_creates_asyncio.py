@@ -24,12 +24,14 @@ class AsyncCreates(AsyncPool):
 
     _timer: 'CoreTimer'
     _creates_paused_until: float
+    _creates: 'set[asyncio.Task[None]]'
 
     if TYPE_CHECKING:
 
         async def _grow_failed(self, ticket: Entry, error: BaseException) -> None: ...
         def _spawn_job(self, begin: Any, job: str, ended: Any) -> Any: ...
         def _job_ended(self, task: Any) -> None: ...
+        def _own_tasks(self) -> 'set[asyncio.Task[Any]]': ...
         def _begin_disposals(self, deadline: float | None = None) -> None: ...
         def _tell_end_of_outage(self, entry: Entry) -> None: ...
 
@@ -49,6 +51,10 @@ class AsyncCreates(AsyncPool):
         self._spawn_creates()
         return True
 
+    def _create_tasks(self) -> 'set[asyncio.Task[None]]':
+        """The tasks that connect for the pool now."""
+        return self._own_tasks() & self._creates
+
     def _spawn_creates(self) -> None:
         loop = self._bound_loop
         if loop is None or loop.is_closed():
@@ -57,7 +63,9 @@ class AsyncCreates(AsyncPool):
         try:
             self._timer.set(self)
             while (growing := self._take_growing()) is not None:
-                self._spawn_job(partial(self._grow, growing), 'create', self._job_ended)
+                task = self._spawn_job(partial(self._grow, growing), 'create', self._job_ended)
+                self._creates.add(task)
+                task.add_done_callback(self._creates.discard, context=Context())
         except BaseException:
             # A signal handler raised. The slot is free now, and not only when the traceback is freed; if its task was
             # made, that finds nothing to do. Nobody else would come for the other creates.

@@ -64,7 +64,7 @@ class AsyncRuntime(
     """The asyncio half of what a pool does besides deciding."""
 
     # In a slot, because the interpreter reads such an attribute fastest.
-    __slots__ = ('_creates_paused_until', '_ready', '_timer')
+    __slots__ = ('_creates', '_creates_paused_until', '_ready', '_timer')
 
     _ready: ReadyConnections
     _timer: CoreTimer
@@ -74,6 +74,7 @@ class AsyncRuntime(
     def __init__(self, *args: Any, **parameters: Any):
         super().__init__(*args, **parameters)
         self._timer = CoreTimer(self)
+        self._creates = set()
         self._creates_paused_until = -math.inf
         self._core.set_workers(AsyncWorkers(self).call)
 

@@ -11,12 +11,18 @@ cdef extern from *:
 
 
 cdef int mark_coroutine_functions() except -1:
-    # For mock's autospec, and other code that asks before a call whether its result has to be awaited.
     for method in (AsyncPool.release, AsyncPool.discard):
-        gcp_mark_coroutine_function(method)
-        if sys.version_info >= (3, 12):
-            import inspect
-            inspect.markcoroutinefunction(method)
-        elif sys.version_info >= (3, 11):
-            from asyncio import coroutines
-            method._is_coroutine = coroutines._is_coroutine
+        mark_coroutine_function(method)
+    return 0
+
+
+cdef int mark_coroutine_function(object method) except -1:
+    # For mock's autospec, and other code that asks before a call whether its result has to be awaited.
+    gcp_mark_coroutine_function(method)
+    if sys.version_info >= (3, 12):
+        import inspect
+        inspect.markcoroutinefunction(method)
+    elif sys.version_info >= (3, 11):
+        from asyncio import coroutines
+        method._is_coroutine = coroutines._is_coroutine
+    return 0

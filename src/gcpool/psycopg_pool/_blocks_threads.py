@@ -9,7 +9,7 @@ The half for threads is generated from the half for asyncio.
 
 import weakref
 from collections.abc import Callable
-from contextlib import ContextDecorator
+from functools import wraps
 from time import monotonic
 from types import TracebackType
 from typing import Any
@@ -17,9 +17,12 @@ from typing import Any
 from psycopg import Connection
 from psycopg.pq import TransactionStatus
 
-__all__ = ['SyncBlock', 'return_on_close']
+from gcpool._core import SyncBlock
 
-IDLE = TransactionStatus.IDLE
+__all__ = ['IDLE', 'SyncClientBlock', 'return_on_close']
+
+# A plain number, because a connection tells one.
+IDLE = int(TransactionStatus.IDLE)
 
 # If these are those of psycopg itself, the end of a block outside a transaction does nothing, and is left out.
 PLAIN_EXIT: Callable[..., Any] = Connection.__exit__
@@ -27,54 +30,59 @@ PLAIN_COMMIT: Callable[..., Any] = Connection.commit
 PLAIN_ROLLBACK: Callable[..., Any] = Connection.rollback
 
 
-class SyncBlock(ContextDecorator):
-    """A context that takes a connection from a pool, ends its transaction and returns it; also a decorator."""
+class SyncClientBlock(SyncBlock):
+    """A context that takes a connection from a pool, ends its transaction and returns it; also a decorator.
 
-    def __init__(self, pool: Any, timeout: float | None):
-        self._pool = pool
-        self._timeout = timeout
+    A signal handler may raise anywhere in here: see the base class.
+    """
 
-    def _recreate_cm(self) -> 'SyncBlock':
+    __slots__ = ('__weakref__', '_began', '_lease')
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         # Each call of a decorated function has a block of its own.
-        return SyncBlock(self._pool, self._timeout)
+        @wraps(function)
+        def with_connection(*args: Any, **kwargs: Any) -> Any:
+            with SyncClientBlock(self._pool, self._timeout):
+                return function(*args, **kwargs)
 
-    def __enter__(self) -> Any:
-        self._conn = conn = self._pool.getconn(timeout=self._timeout)
-        self._began = monotonic()
-        # Set in a pool where close() returns connections: then the client may have closed this one in the block.
-        self._lease = getattr(conn, '_gcpool_lease', None)
+        return with_connection
+
+    def _enter(self) -> Any:
+        pool = self._pool
+        self.conn = conn = pool.getconn(timeout=self._timeout)
+        # In a pool where close() returns connections, the client may have closed this one in the block.
+        self._lease = getattr(conn, '_gcpool_lease', None) if pool.close_returns else None
         if type(conn).__exit__ is not PLAIN_EXIT:
             try:
                 conn.__enter__()
             except BaseException:
-                self._pool.putconn(conn)
+                pool.putconn(conn)
                 raise
+        self._began = monotonic()
         return conn
 
-    def __exit__(
+    def _leave(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> Any:
-        pool, conn, lease = self._pool, self._conn, self._lease
+        pool, conn, lease = self._pool, self.conn, self._lease
+        kind = type(conn)
         try:
-            if not has_nothing_to_end(conn) and (lease is None or pool._is_out(conn, lease)):
+            # Nothing, if neither a commit nor a rollback would do anything, and no tracer is to see one.
+            if not (
+                conn.pgconn.transaction_status == IDLE
+                and kind.__exit__ is PLAIN_EXIT
+                and kind.commit is PLAIN_COMMIT
+                and kind.rollback is PLAIN_ROLLBACK
+                and conn._pipeline is None
+            ) and (lease is None or pool._is_out(conn, lease)):
                 return conn.__exit__(exc_type, exc, traceback)
         finally:
             if lease is None or pool._is_out(conn, lease):
                 pool.putconn(conn)
-            pool._counts.add('usage_ms', int(1000.0 * (monotonic() - self._began)))
+            used_ms = int(1000.0 * (monotonic() - self._began))
+            if used_ms:
+                pool._counts.add('usage_ms', used_ms)
         return None
-
-
-def has_nothing_to_end(conn: Any) -> bool:
-    """Whether neither a commit nor a rollback would do anything, and no tracer is to see one."""
-    kind = type(conn)
-    return bool(
-        conn.pgconn.transaction_status == IDLE
-        and kind.__exit__ is PLAIN_EXIT
-        and kind.commit is PLAIN_COMMIT
-        and kind.rollback is PLAIN_ROLLBACK
-        and conn._pipeline is None
-    )
 
 
 def return_on_close(conn: Any) -> None:

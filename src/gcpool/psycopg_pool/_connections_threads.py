@@ -166,8 +166,26 @@ class SyncConnections(BasePool):
         # Not close(), which may return the connection to the pool.
         conn.pgconn.finish()
 
-    def _reset_and_take_back(self, conn: Any, cut_off: bool) -> None:
+    def _reset_and_take_back(self, conn: Any, job: list[Any], cut_off: bool) -> None:
         """Call ``reset``, in a task or a thread of the pool, and return the connection."""
+        try:
+            hold = job.pop()
+        except IndexError:
+            # putconn() was interrupted, and has given the connection up.
+            return
+        try:
+            self._reset_or_discard(conn, job, cut_off)
+        except BaseException:
+            hold.give_up()
+            raise
+        hold.conn = None
+
+    def _end_reset(self, conn: Any, job: list[Any]) -> None:
+        # The connection may have been returned once more meanwhile.
+        if self._resetting.get(id(conn)) is job:
+            del self._resetting[id(conn)]
+
+    def _reset_or_discard(self, conn: Any, job: list[Any], cut_off: bool) -> None:
         try:
             sound = not cut_off and not self._closed and self._clean(conn) and self._call_reset(conn)
         except BaseException:
@@ -175,7 +193,7 @@ class SyncConnections(BasePool):
                 self._discard(conn)
             raise
         finally:
-            self._resetting.discard(id(conn))
+            self._end_reset(conn, job)
         if sound:
             conn._pool = None
             self._engine.release(conn, ENDPOINT)

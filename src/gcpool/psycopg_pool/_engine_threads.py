@@ -14,6 +14,7 @@ from gcpool._core import Entry
 from gcpool.exceptions import ConnectionPoolClosedError
 from gcpool.threading import BaseConnectionManager, ConnectionPool, NullConnectionPool
 
+from ._driver import OPERATIONAL_ERROR
 from ._runtime_threads import end_creates
 from .base import LEAST_RECONNECT_TIMEOUT, UNLIMITED, AttemptWithBackoff, logger
 
@@ -35,6 +36,10 @@ LIFETIME_JITTER = 0.05
 PATIENCE_WITH_CONNECTS = 0.25
 
 
+class CallbackError(OPERATIONAL_ERROR):
+    """``conninfo``, ``kwargs`` or ``configure`` has raised SystemExit where no client is that could be told."""
+
+
 class SyncManager(BaseConnectionManager[str, Any]):
     """Makes and closes the connections of a pool, to which it holds no strong reference.
 
@@ -53,7 +58,15 @@ class SyncManager(BaseConnectionManager[str, Any]):
         pool = self.pool()
         if pool is None:
             raise ConnectionPoolClosedError('the pool is gone')
-        conn = pool._new_connection(client_deadline.get())
+        deadline = client_deadline.get()
+        try:
+            conn = pool._new_connection(deadline)
+        except SystemExit as exc:
+            if deadline is not None:
+                # Of a null pool, in the task or thread of the client.
+                raise
+            # It would end the task or thread of the pool, and on asyncio the run of the loop.
+            raise CallbackError(f'connecting in {pool.name!r} was ended by {type(exc).__name__}: {exc}') from exc
         self.watch_size(pool)
         return conn
 

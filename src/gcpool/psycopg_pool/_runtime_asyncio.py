@@ -11,7 +11,18 @@ from typing import Any
 from gcpool._core import Lane
 from gcpool._disposals_asyncio import spawn
 
-__all__ = ['AsyncReturns', 'answer_of', 'end_creates', 'pause', 'require_loop', 'warn_of_open']
+from .base import logger
+
+__all__ = [
+    'AsyncReturns',
+    'AsyncTaking',
+    'answer_of',
+    'end_creates',
+    'pause',
+    'ready_of',
+    'require_loop',
+    'warn_of_open',
+]
 
 
 async def answer_of(answer: Any) -> Any:
@@ -49,14 +60,31 @@ def warn_of_open(pool: object, _explicit: bool) -> None:
 
 async def end_creates(engine: Any, patience: float) -> None:
     """Wait for the connects that are under way, and then cancel them: the pool is closed."""
-    name = engine._task_name('create')
-    tasks = {task for task in engine._own_tasks() if task.get_name() == name}
+    tasks = engine._create_tasks()
     if tasks:
         _, late = await asyncio.wait(tasks, timeout=patience)
         for task in late:
             task.cancel()
         if late:
             await asyncio.wait(late, timeout=patience)
+
+
+def ready_of(engine: Any) -> Any:
+    """Return what gives the connections of a generic pool that are ready, by subscription; itself if none is."""
+    return engine._ready
+
+
+class AsyncTaking:
+    """``await taking[endpoint, timeout]`` acquires a connection from a generic pool."""
+
+    __slots__ = ('_engine',)
+
+    def __init__(self, engine: Any):
+        self._engine = engine
+
+    def __getitem__(self, key: tuple[Any, float]) -> Any:
+        endpoint, timeout = key
+        return self._engine.acquire(endpoint, timeout)
 
 
 class AsyncReturns:
@@ -66,19 +94,30 @@ class AsyncReturns:
         self._engine = engine
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def put(self, work: Callable[[bool], Coroutine[Any, Any, None]], limit: int) -> None:
-        """Have some work done; it is told whether it was cut off before it began."""
+    def put(
+        self, work: Callable[[bool], Coroutine[Any, Any, None]], ended: Callable[[], object], limit: int
+    ) -> None:
+        """Have some work done.
+
+        :param work: is told whether it was cut off before it began
+        :param ended: called when its task has ended, whatever has become of the work
+        """
         engine = self._engine
         name = engine._task_name('reset')
         loop = asyncio.get_running_loop()
         task = Context().run(spawn, loop, Lane(partial(self._run, work)), name)
+        task.add_done_callback(lambda _: ended(), context=Context())
         for tasks in (self._tasks, engine._tasks):
             tasks.add(task)
-            task.add_done_callback(tasks.discard)
+            task.add_done_callback(tasks.discard, context=Context())
 
     @staticmethod
     async def _run(work: Callable[[bool], Coroutine[Any, Any, None]], failure: BaseException | None) -> None:
-        await work(failure is not None)
+        try:
+            await work(failure is not None)
+        except SystemExit as exc:
+            # Of the callback, whose connection is closed already. asyncio would end the loop's run.
+            logger.warning('returning a connection failed: %s: %s', type(exc).__name__, exc)
         if failure is not None:
             raise failure
 

@@ -8,11 +8,21 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from gcpool._core import SyncReady, SyncTaking
 from gcpool._workers.threads import StartWarning, make_this_thread_known, start_thread
 
 from .base import logger
 
-__all__ = ['SyncReturns', 'answer_of', 'end_creates', 'pause', 'require_loop', 'warn_of_open']
+__all__ = [
+    'SyncReturns',
+    'SyncTaking',
+    'answer_of',
+    'end_creates',
+    'pause',
+    'ready_of',
+    'require_loop',
+    'warn_of_open',
+]
 
 
 def answer_of(answer: Any) -> Any:
@@ -27,6 +37,11 @@ def pause(seconds: float) -> None:
 
 def require_loop(pool: object) -> None:
     """Do nothing: threads need no event loop."""
+
+
+def ready_of(engine: Any) -> SyncReady:
+    """Return what gives the connections of a generic pool that are ready, by subscription; itself if none is."""
+    return SyncReady(engine)
 
 
 def warn_of_open(pool: object, explicit: bool) -> None:
@@ -70,15 +85,18 @@ class SyncReturns:
         self._jobs: deque[Callable[[bool], None]] = deque()
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
-        self._unfinished = 0
+        self._at_work = 0
 
-    def put(self, work: Callable[[bool], None], limit: int) -> None:
-        """Have some work done, in the caller if no thread can be started."""
+    def put(self, work: Callable[[bool], None], ended: Callable[[], object], limit: int) -> None:
+        """Have some work done, in the caller if no thread can be started.
+
+        :param work: is told that it was not cut off
+        :param ended: for asyncio, where work may be cut off
+        :param limit: how many threads may be at work
+        """
         if self._pid != self._getpid():
             # What waits belongs to the process that this one was forked from.
             self._begin()
-        with self._changed:
-            self._unfinished += 1
         self._jobs.append(work)
         if len([thread for thread in list(self._threads) if thread.is_alive()]) < limit:
             self._start()
@@ -114,18 +132,19 @@ class SyncReturns:
 
     def _work_off(self) -> None:
         while self._jobs:
+            with self._changed:
+                self._at_work += 1
             try:
-                work = self._jobs.popleft()
+                self._jobs.popleft()(False)
             except IndexError:
+                # Another thread was faster.
                 return
-            try:
-                work(False)
             except BaseException as exc:
                 # A callback raised SystemExit: its connection is closed already.
                 logger.warning('returning a connection failed: %s: %s', type(exc).__name__, exc)
             finally:
                 with self._changed:
-                    self._unfinished -= 1
+                    self._at_work -= 1
                     self._changed.notify_all()
 
     def wait(self, timeout: float) -> bool:
@@ -133,4 +152,4 @@ class SyncReturns:
         if self._pid != self._getpid() or threading.current_thread() in self._threads:
             return True
         with self._changed:
-            return self._changed.wait_for(lambda: not self._unfinished, max(timeout, 0.0))
+            return self._changed.wait_for(lambda: not self._jobs and not self._at_work, max(timeout, 0.0))

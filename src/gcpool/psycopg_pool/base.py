@@ -1,6 +1,7 @@
 """What the four pools have in common: names, sizes, attributes that may be set while the pool works, statistics."""
 
 import logging
+import math
 import os
 import random
 import sys
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ._originals import OriginalBasePool
 from .errors import PoolClosed
 
-__all__ = ['AttemptWithBackoff', 'BasePool', 'Counts', 'logger']
+__all__ = ['HAS_GIL', 'INFINITY', 'AttemptWithBackoff', 'BasePool', 'Counts', 'logger']
 
 logger: Final = logging.getLogger('psycopg.pool')
 
@@ -20,6 +21,7 @@ logger: Final = logging.getLogger('psycopg.pool')
 LEAST_RECONNECT_TIMEOUT = 1e-3
 # Seconds of the longest pause between two attempts to connect.
 LONGEST_PAUSE = 60.0
+INFINITY = math.inf
 # A maximum that is never reached: of a null pool with max_size=0.
 UNLIMITED = 2**31 - 1
 
@@ -55,7 +57,10 @@ HAS_GIL: bool = getattr(sys, '_is_gil_enabled', lambda: True)()
 
 
 class Counts:
-    """The counters of a pool that the generic pool does not have. A signal handler may count while its thread does."""
+    """The counters of a pool that the generic pool does not have. A signal handler may count while its thread does.
+
+    :ivar values: by their names. Without a GIL only the methods change them.
+    """
 
     NAMES: Final[tuple[str, ...]] = (
         'requests_num',
@@ -71,7 +76,7 @@ class Counts:
     def __init__(self) -> None:
         self.renew_lock()
         _all_counts.add(self)
-        self._values: dict[str, int] = dict.fromkeys(self.NAMES, 0)
+        self.values: dict[str, int] = dict.fromkeys(self.NAMES, 0)
 
     def renew_lock(self) -> None:
         """Begin with a free lock: in a forked child, another thread of the parent may have held it."""
@@ -81,20 +86,20 @@ class Counts:
         """Count an event, or the milliseconds of one."""
         if HAS_GIL:
             # The interpreter switches threads, and calls signal handlers, only at calls and jumps.
-            self._values[name] += number
+            self.values[name] += number
             return
         with self._lock:
-            self._values[name] += number
+            self.values[name] += number
 
     def get(self) -> dict[str, int]:
         """Return the counters."""
         with self._lock:
-            return dict(self._values)
+            return dict(self.values)
 
     def pop(self) -> dict[str, int]:
         """Return the counters, and begin anew."""
         with self._lock:
-            values, self._values = self._values, dict.fromkeys(self.NAMES, 0)
+            values, self.values = self.values, dict.fromkeys(self.NAMES, 0)
             return values
 
 
@@ -123,8 +128,8 @@ class BasePool(OriginalBasePool):
     # Whether the constructor has opened the pool without being told so. Then the first client is warned.
     _open_implicit = False
     _is_null = False
-    # The ids of the connections that were returned, and are being reset.
-    _resetting: set[int]
+    # By the ids of the connections that were returned and are to be reset: a hold, in a list until that begins.
+    _resetting: dict[int, list[Any]]
 
     if TYPE_CHECKING:
 

@@ -10,6 +10,8 @@ from typing import Any, Generic, cast
 
 from psycopg import Connection
 
+from gcpool._core import Hold
+
 from ._engine_threads import (
     ENDPOINT,
     PATIENCE_WITH_CONNECTS,
@@ -91,26 +93,22 @@ class NullConnectionPool(ConnectionPool[CT], OriginalNullConnectionPool[CT], Gen
         finally:
             probe.close_unused(PATIENCE_WITH_CONNECTS)
 
-    def _take(self, left: float, limit: float) -> Any:
+    def _take(self, left: float, limit: float, hold: Hold) -> None:
         token = client_deadline.set(time.monotonic() + left)
         try:
-            return super()._take(left, limit)
+            super()._take(left, limit, hold)
         finally:
             client_deadline.reset(token)
 
-    def putconn(self, conn: CT) -> None:
-        """Return a connection: to a client that waits, or else it is closed.
-
-        :raises ValueError: when it is not of this pool, or was returned already
-        """
-        if (
-            not self._closed
-            and getattr(conn, '_pool', None) is self
-            and not self._engine.get_stats(ENDPOINT)['waiting']
-        ):
+    def _return(self, conn: Any) -> None:
+        # To a client that waits, or else it is closed.
+        if not self._closed and not self._engine.get_stats(ENDPOINT)['waiting']:
             self._discard_unneeded(conn)
         else:
-            super().putconn(conn)
+            super()._return(conn)
+
+    def _is_returned_as_it_is(self, conn: Any) -> bool:
+        return False
 
     def check(self) -> None:
         """Do nothing: there are no idle connections."""

@@ -8,6 +8,8 @@ from typing import Any, Generic, cast
 
 from psycopg import AsyncConnection
 
+from gcpool._core import Hold
+
 from ._engine_asyncio import (
     ENDPOINT,
     PATIENCE_WITH_CONNECTS,
@@ -89,26 +91,22 @@ class AsyncNullConnectionPool(AsyncConnectionPool[ACT], OriginalAsyncNullConnect
         finally:
             await probe.close_unused(PATIENCE_WITH_CONNECTS)
 
-    async def _take(self, left: float, limit: float) -> Any:
+    async def _take(self, left: float, limit: float, hold: Hold) -> None:
         token = client_deadline.set(time.monotonic() + left)
         try:
-            return await super()._take(left, limit)
+            await super()._take(left, limit, hold)
         finally:
             client_deadline.reset(token)
 
-    async def putconn(self, conn: ACT) -> None:
-        """Return a connection: to a client that waits, or else it is closed.
-
-        :raises ValueError: when it is not of this pool, or was returned already
-        """
-        if (
-            not self._closed
-            and getattr(conn, '_pool', None) is self
-            and not self._engine.get_stats(ENDPOINT)['waiting']
-        ):
+    async def _return(self, conn: Any) -> None:
+        # To a client that waits, or else it is closed.
+        if not self._closed and not self._engine.get_stats(ENDPOINT)['waiting']:
             await self._discard_unneeded(conn)
         else:
-            await super().putconn(conn)
+            await super()._return(conn)
+
+    def _is_returned_as_it_is(self, conn: Any) -> bool:
+        return False
 
     async def check(self) -> None:
         """Do nothing: there are no idle connections."""

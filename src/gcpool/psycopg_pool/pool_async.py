@@ -14,14 +14,15 @@ from psycopg.errors import ConnectionTimeout
 from psycopg.pq import TransactionStatus
 
 from gcpool import exceptions
+from gcpool._core import Hold, async_returning
 
-from ._blocks_asyncio import AsyncBlock, return_on_close
+from ._blocks_asyncio import IDLE, AsyncClientBlock, return_on_close
 from ._connections_asyncio import AsyncConnections
 from ._engine_asyncio import ENDPOINT, AsyncEngine, AsyncManager
 from ._originals import OriginalAsyncConnectionPool
-from ._runtime_asyncio import AsyncReturns, answer_of, pause, require_loop, warn_of_open
+from ._runtime_asyncio import AsyncReturns, AsyncTaking, answer_of, pause, ready_of, require_loop, warn_of_open
 from .abc import ACT, AsyncConnectFailedCB, AsyncConnectionCB, AsyncConninfoParam, AsyncKwargsParam
-from .base import UNLIMITED, AttemptWithBackoff, logger
+from .base import HAS_GIL, INFINITY, UNLIMITED, AttemptWithBackoff, logger
 from .errors import PoolClosed, PoolTimeout, TooManyRequests
 
 if TYPE_CHECKING:
@@ -98,8 +99,9 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
         )
         self._manager = AsyncManager(self)
         self._engine = self._make_engine(self._manager)
+        self._ready, self._taking = ready_of(self._engine), AsyncTaking(self._engine)
         self._returns = AsyncReturns(self._engine)
-        self._resetting: set[int] = set()
+        self._resetting: dict[int, list[Any]] = {}
         if open:
             warn_of_open(self, True)
         if open is None:
@@ -202,14 +204,14 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
 
     if not TYPE_CHECKING:  # the original's type says it all
 
-        def connection(self, timeout: float | None = None) -> AsyncBlock:
+        def connection(self, timeout: float | None = None) -> AsyncClientBlock:
             """Take a connection for a block: committed at its end, or rolled back if it raises, and returned.
 
             :param timeout: seconds to wait at most; None for the pool's ``timeout``
             :return: a context manager, and a decorator
             :raises PoolTimeout: when they are over
             """
-            return AsyncBlock(self, timeout)
+            return AsyncClientBlock(self, timeout)
 
     async def getconn(self, timeout: float | None = None) -> ACT:
         """Take a connection, to be returned with :py:meth:`putconn`. Clients are served first come, first served.
@@ -221,26 +223,52 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
         """
         limit = self.timeout if timeout is None else timeout
         is_told = logger.isEnabledFor(INFO)
+        if HAS_GIL:
+            # As add() does, without the call.
+            self._counts.values['requests_num'] += 1
+        else:
+            self._counts.add('requests_num')
+        if (
+            self._on_check is None
+            and not (is_told or self._closed or self._open_implicit or self.close_returns)
+            and limit > 0
+            and self._manager.shrink_at == INFINITY
+        ):
+            ready = self._ready
+            # From here on nothing is called until the client has the connection: see Hold.
+            conn: ACT = ready[ENDPOINT]
+            if conn is not ready:
+                conn._pool = self  # type: ignore[assignment]
+                return conn
+        return await self._getconn(limit, is_told)
+
+    async def _getconn(self, limit: float, is_told: bool) -> ACT:
+        hold = Hold(self._engine, self._resetting)
         if is_told:
             logger.info('a connection of %r was asked for', self.name)
-        self._counts.add('requests_num')
         if self._closed or self._open_implicit:
             self._expect_open()
         if not limit > 0:
             raise self._timed_out(limit)
         check = self._on_check
-        conn: ACT = await (self._take(limit, limit) if check is None else self._take_checked(limit, check))
-        if is_told:
-            logger.info('%r has served a connection', self.name)
+        try:
+            await (self._take(limit, limit, hold) if check is None else self._take_checked(limit, check, hold))
+            if is_told:
+                logger.info('%r has served a connection', self.name)
+        except BaseException:
+            hold.give_up()
+            raise
+        conn: ACT = hold.conn
+        hold.conn = None
         return conn
 
     def _timed_out(self, limit: float) -> PoolTimeout:
         return PoolTimeout(f'the pool {self.name!r} had no connection after {limit:.2f} s')
 
-    async def _take(self, left: float, limit: float) -> Any:
+    async def _take(self, left: float, limit: float, hold: Hold) -> None:
         engine = self._engine
         try:
-            conn = await engine.acquire(ENDPOINT, left)
+            hold.conn = conn = await self._taking[ENDPOINT, left]
         except exceptions.PoolTimeout as exc:
             self._counts.add('requests_errors')
             raise self._timed_out(limit) from exc.__cause__
@@ -267,14 +295,13 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
                 conn._gcpool_lease = object()
                 return_on_close(conn)
             manager = self._manager
-            if manager.shrink_at < float('inf'):
+            if manager.shrink_at < INFINITY:
                 manager.fewest_idle = min(manager.fewest_idle, engine._core.endpoint_size(ENDPOINT, False))
         except BaseException:
             await self._take_back_cut_off(conn)
             raise
-        return conn
 
-    async def _take_checked(self, limit: float, check: Callable[[Any], Any]) -> Any:
+    async def _take_checked(self, limit: float, check: Callable[[Any], Any], hold: Hold) -> None:
         # A connection that does not pass is closed, and the next one is tried at once, or made. Only if one does not
         # pass that was made for this very client, there are pauses: the next one will not pass either.
         began = time.monotonic()
@@ -283,7 +310,8 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
             left = limit - (time.monotonic() - began)
             if left <= 0:
                 raise self._timed_out(limit)
-            conn = await self._take(left, limit)
+            await self._take(left, limit, hold)
+            conn = hold.conn
             try:
                 await check(conn)
                 if conn.pgconn.transaction_status not in {TransactionStatus.IDLE, TransactionStatus.INTRANS}:
@@ -296,34 +324,55 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
                 await self._take_back_cut_off(conn)
                 raise
             else:
-                return conn
+                return
             if conn._gcpool_made_at >= began:
                 backoff = backoff or AttemptWithBackoff()
                 resumes_at = min(failed_at + backoff.next_delay(), began + limit)
                 await pause(max(resumes_at - time.monotonic(), 0.0))
 
+    @async_returning
     async def putconn(self, conn: ACT) -> None:
-        """Return a connection.
+        """Return a connection. If this is interrupted, the connection is closed.
 
         :raises ValueError: when it is not of this pool, or was returned already
         """
-        logger.info('a connection is returned to %r', self.name)
+        if logger.isEnabledFor(INFO):
+            logger.info('a connection is returned to %r', self.name)
         self._expect_own(conn)
+        await self._return(conn)
+
+    async def _return(self, conn: Any) -> None:
         if self._closed:
             conn._pool = None
             await self._engine.release(conn, ENDPOINT)
         elif self._on_reset is not None:
             self._begin_reset(conn)
-        elif conn.pgconn.transaction_status == TransactionStatus.IDLE:
+        elif conn.pgconn.transaction_status == IDLE:
             conn._pool = None
             await self._engine.release(conn, ENDPOINT)
         else:
             await self._take_back(conn)
 
+    def _is_returned_as_it_is(self, conn: Any) -> bool:
+        # Asked by the decorator of putconn().
+        return (
+            conn._pool is self
+            and conn.pgconn.transaction_status == IDLE
+            and not self._closed
+            and self._on_reset is None
+            and not logger.isEnabledFor(INFO)
+        )
+
     def _begin_reset(self, conn: Any) -> None:
-        # Until its end the connection cannot be returned once more.
-        self._resetting.add(id(conn))
-        self._returns.put(lambda cut_off: self._reset_and_take_back(conn, cut_off), self._num_workers)
+        # Until its end the connection cannot be returned once more. Whoever takes the hold out of the list returns it.
+        hold = Hold(self._engine, {})
+        hold.conn = conn
+        job = self._resetting[id(conn)] = [hold]
+        self._returns.put(
+            lambda cut_off: self._reset_and_take_back(conn, job, cut_off),
+            lambda: self._end_reset(conn, job),
+            self._num_workers,
+        )
 
     # -- what is done to all connections ------------------------------------------------------------------------------
 

@@ -1,0 +1,147 @@
+"""No connection is lost, wherever a signal handler raises in the code of the pools."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import gcpool.psycopg_pool
+from gcpool.psycopg_pool import AsyncConnectionPool, AsyncNullConnectionPool
+from tests.asyncio_.runtime import until
+from tests.interrupting import Interruption, Interruptor
+
+PACKAGE = Path(gcpool.psycopg_pool.__file__).parent
+# The numbers of libpq.
+IDLE, INTRANS, UNKNOWN = 0, 2, 4
+
+
+class Connection:
+    """What the pools use of one of psycopg's. No server is needed."""
+
+    autocommit = False
+    _pipeline = None
+
+    def __init__(self) -> None:
+        self.is_closed = False
+        self.pgconn = SimpleNamespace(transaction_status=IDLE, finish=self.finish)
+
+    @classmethod
+    async def connect(cls, conninfo: str = '', **_kwargs: object) -> 'Connection':
+        return cls()
+
+    async def __aenter__(self) -> 'Connection':
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        self.pgconn.transaction_status = IDLE
+
+    async def rollback(self) -> None:
+        self.pgconn.transaction_status = IDLE
+
+    async def commit(self) -> None:
+        self.pgconn.transaction_status = IDLE
+
+    def finish(self) -> None:
+        self.pgconn.transaction_status = UNKNOWN
+
+    async def close(self) -> None:
+        self.is_closed = True
+        self.finish()
+
+
+async def nothing(conn: Any) -> None:
+    """A callback."""
+
+
+async def take_and_return(pool: Any) -> None:
+    conn = await pool.getconn()
+    await pool.putconn(conn)
+
+
+async def use_in_a_block(pool: Any) -> None:
+    async with pool.connection():
+        pass
+
+
+async def leave_a_transaction_to_the_block(pool: Any) -> None:
+    async with pool.connection() as conn:
+        conn.pgconn.transaction_status = INTRANS
+
+
+async def return_a_transaction(pool: Any) -> None:
+    conn = await pool.getconn()
+    conn.pgconn.transaction_status = INTRANS
+    await pool.putconn(conn)
+
+
+async def return_a_broken_one(pool: Any) -> None:
+    conn = await pool.getconn()
+    conn.finish()
+    await pool.putconn(conn)
+
+
+async def close_in_a_block(pool: Any) -> None:
+    async with pool.connection() as conn:
+        await conn.close()
+
+
+USES = [
+    take_and_return,
+    use_in_a_block,
+    leave_a_transaction_to_the_block,
+    return_a_transaction,
+    return_a_broken_one,
+    close_in_a_block,
+]
+OPTIONS: dict[str, dict[str, Any]] = {
+    'nothing': {},
+    'check': {'check': nothing},
+    'reset': {'reset': nothing},
+    'close_returns': {'close_returns': True},
+}
+
+
+async def interrupt_everywhere(pool: Any, use: Callable[[Any], Awaitable[None]]) -> None:
+    """Use a pool of at most one connection again and again, each time interrupted at a later place."""
+    places: list[str] = []
+    while True:
+        interruptor = Interruptor(len(places), PACKAGE, use)
+        try:
+            with interruptor:
+                await use(pool)
+        except Interruption:
+            pass
+        if interruptor.place is None:
+            break
+        places.append(interruptor.place)
+        try:
+            # Another client would have to wait for what was lost, for ever.
+            await pool.putconn(await pool.getconn(5.0))
+        except gcpool.psycopg_pool.PoolTimeout:
+            pytest.fail(f'a connection was lost when {interruptor.place} was interrupted')
+    assert len(places) > 5, places
+    await until(lambda: pool._engine.get_stats()['in_use'] == 0)
+    pool._engine._core.check_invariants()
+
+
+@pytest.mark.parametrize('use', USES)
+@pytest.mark.parametrize('option', OPTIONS)
+async def test_no_connection_is_lost_wherever_a_signal_handler_raises(
+    use: Callable[[Any], Awaitable[None]], option: str
+) -> None:
+    kind: Any = Connection
+    pool = AsyncConnectionPool(connection_class=kind, min_size=1, max_size=1, open=False, **OPTIONS[option])
+    await pool.open(wait=True)
+    await interrupt_everywhere(pool, use)
+    await pool.close()
+
+
+@pytest.mark.parametrize('use', USES[:5])
+async def test_a_null_pool_loses_no_connection_either(use: Callable[[Any], Awaitable[None]]) -> None:
+    kind: Any = Connection
+    pool = AsyncNullConnectionPool(connection_class=kind, max_size=1, open=False)
+    await pool.open()
+    await interrupt_everywhere(pool, use)
+    await pool.close()
