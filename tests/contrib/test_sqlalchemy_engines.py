@@ -279,6 +279,9 @@ def test_a_forked_child_has_its_own_connections_and_loop(url: sa.URL) -> None:
     assert (result.returncode, result.stderr, result.stdout) == (0, '', 'done\n')
 
 
+SLEEPING = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg\\_sleep%'"
+
+
 class TestAsyncEngine:
     @pytest.mark.parametrize('url', marked(ASYNC_DRIVERS), indirect=True)
     def test_sessions_in_tasks(self, url: sa.URL, run: Run) -> None:
@@ -353,7 +356,8 @@ class TestAsyncEngine:
 
             for _ in range(2):
                 task = asyncio.create_task(sleep())
-                await asyncio.sleep(0.05)
+                while await asyncio.to_thread(postgres.query, SLEEPING) == '0':
+                    assert not task.done()
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
