@@ -154,6 +154,10 @@ class AsyncRecords(Records):
     its events in the same order, its context variables and its cancellations, and no tasks of the pool are left at the
     end of the loop. A return of a record with no connection awaits nothing: a finaliser may do that without a greenlet,
     and in any thread.
+
+    The pool of :py:mod:`gcpool.asyncio` would do it otherwise: it connects in coroutines of its own, where a record
+    would need a greenlet for each, and it does nothing without a running loop. SQLAlchemy's pools do without one what
+    awaits nothing, and programs rely on that at their beginning and at their end.
     """
 
     # The loop in which the connections were made.
