@@ -209,6 +209,21 @@ def test_bad_sizes_are_value_errors(kind: Any, sizes: dict[str, int], named: str
         kind('', open=False, **sizes)
 
 
+@pytest.mark.parametrize('name', ['min_size', 'max_size', 'max_waiting', 'num_workers'])
+@pytest.mark.parametrize('value', ['4', 2.5])
+def test_a_count_of_another_type_is_a_type_error(name: str, value: Any) -> None:
+    options = {'min_size': 1, name: value}
+    with pytest.raises(TypeError, match=f'^{name}={value!r}: expected a whole number, got {type(value).__name__}'):
+        ConnectionPool('', open=False, **options)
+
+
+@pools
+@pytest.mark.parametrize('name', ['timeout', 'max_lifetime', 'max_idle', 'reconnect_timeout'])
+def test_a_time_of_another_type_is_a_type_error(kind: Any, name: str) -> None:
+    with pytest.raises(TypeError, match=f"^{name}='soon': expected a number of seconds, got str"):
+        kind('', open=False, **{name: 'soon'})
+
+
 @pools
 def test_an_option_that_does_not_exist_is_a_type_error(kind: Any) -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument 'maximum'"):
