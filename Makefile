@@ -6,6 +6,7 @@
 #   make simulate   the pool in simulated worlds: SEED is drawn and printed where none is given, STEPS are a million, PART
 #                   is core, growth, asyncio, threads or all. The same SEED does the same again, to the same trace hash.
 #   make mutants    small wrong changes to the pool, each of which the simulator has to find
+#   make test-oldest  the tests of the pools for SQLAlchemy with the oldest SQLAlchemy that they are for
 #   make tsan       threads without the GIL under ThreadSanitizer, on an interpreter built for it: TSAN_PYTHON=path
 #   make lint       formatting, linters, types, the stub of the core, the generated half, the workflows
 #   make docs       the documentation, into build/docs
@@ -51,7 +52,7 @@ SOURCES := $(CORE) pyproject.toml MANIFEST.in $(shell find src -name '*.py' -o -
 SHIPPED := README.md LICENSE CHANGELOG.md Makefile $(shell find tests examples docs bench .github -type f \
 	-not -path '*/__pycache__/*' -not -name '_probe*' -not -name '*.so')
 
-.PHONY: demo test test-plain test-assert coverage test-simulate simulate mutants test-installed test-sdist tsan lint docs bench bench-environment bench-servers wheel generate format build clean
+.PHONY: demo test test-plain test-assert coverage test-simulate simulate mutants test-oldest test-installed test-sdist tsan lint docs bench bench-environment bench-servers wheel generate format build clean
 
 # ---- environments -------------------------------------------------------------------------------------------------
 
@@ -103,6 +104,19 @@ test-plain: $(VENV)/.built $(VENV)/.group-test
 test-assert: $(VENV)/.built $(VENV)/.group-test
 	$(BIN)/python .github/scripts/build_variant.py assert build/assert
 	PYTHONPATH=$(CURDIR)/build/assert/src GCPOOL_EXPECT_BUILD=build/assert $(PYTEST)
+
+# The group test has the newest SQLAlchemy. The release before it is still in wide use, and has other internals.
+OLDEST := .venv-oldest
+$(OLDEST)/.created: pyproject.toml $(VENV)/.created
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet --group test-core --group drivers --group sqlalchemy \
+		pytest-xdist fastapi 'sqlalchemy<2.1'
+	@touch $@
+
+test-oldest: $(VENV)/.built $(OLDEST)/.created
+	PYTHONPATH=$(CURDIR)/src GCPOOL_EXPECT_BUILD=src $(OLDEST)/bin/python -m pytest $(PARALLEL) $(PYTEST_ARGS) \
+		$(wildcard tests/contrib/test_sqlalchemy*.py)
 
 # The interpreter is a CPython that was configured with --disable-gil --with-thread-sanitizer. It need not be installed: in
 # its build folder it finds its list of known reports, too. The program fails if a report names the core.
@@ -211,6 +225,6 @@ format: $(VENV)/.group-lint
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(INSTALLED) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) $(OLDEST) $(INSTALLED) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
 	rm -f src/gcpool/_core.c src/gcpool/_core*.so
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

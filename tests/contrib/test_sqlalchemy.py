@@ -279,3 +279,33 @@ class TestWhatProgramsRead:
         assert {record.name for record in caplog.records} == {'sqlalchemy.pool.impl.QueuePool'}
         assert 'Pool disposed. Pool size: 5' in caplog.text
         assert 'Created new connection <FakeConnection 0>' in caplog.text
+
+
+class TestSubclasses:
+    @pytest.mark.parametrize('use_lifo', [False, True])
+    def test_what_a_subclass_overrides_is_called(self, driver: FakeDriver, use_lifo: bool) -> None:
+        calls: list[str] = []
+
+        class Counting(QueuePool):
+            def _do_get(self) -> Any:
+                calls.append('get')
+                return super()._do_get()
+
+            def _do_return_conn(self, record: Any) -> None:
+                calls.append('return')
+                super()._do_return_conn(record)
+
+        pool = Counting(driver.connect, pool_size=1, use_lifo=use_lifo)
+        conns = [pool.connect() for _ in range(2)]
+        for conn in conns:
+            conn.close()
+        assert calls == ['get', 'get', 'return', 'return']
+        assert (pool.checkedin(), len(driver.open)) == (1, 1)
+
+    def test_the_time_limit_of_a_pool_may_be_changed(self, driver: FakeDriver) -> None:
+        pool = QueuePool(driver.connect, pool_size=1, max_overflow=0, timeout=None)
+        conn = pool.connect()
+        pool._timeout = 0.0
+        with pytest.raises(exc.TimeoutError, match=r'timeout 0\.00'):
+            pool.connect()
+        conn.close()

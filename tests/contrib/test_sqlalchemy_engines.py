@@ -49,7 +49,12 @@ ASYNC_DRIVERS = {
     'sqlite+aiosqlite': ('aiosqlite', None),
     'postgresql+asyncpg': ('asyncpg', 'postgres'),
     'postgresql+psycopg_async': ('psycopg', 'postgres'),
+    'mysql+asyncmy': ('asyncmy', 'mariadb'),
 }
+
+
+# Their adapted connections hand the driver's to a coroutine function.
+WITH_RUN_ASYNC = ('sqlite+aiosqlite', 'postgresql+asyncpg', 'postgresql+psycopg_async')
 
 
 def marked(drivers: dict[str, tuple[str, str | None]]) -> list[Any]:
@@ -66,7 +71,7 @@ def url_for(driver: str, request: pytest.FixtureRequest) -> sa.URL:
     if fixture is None:
         return sa.URL.create(driver, database=str(request.getfixturevalue('tmp_path') / 'visits.db'))
     server = request.getfixturevalue(fixture)
-    query = {'ssl_disabled': 'true'} if fixture == 'mariadb' else {}
+    query = {'ssl_disabled': 'true'} if driver == 'mysql+pymysql' else {}
     return sa.URL.create(driver, server.user, server.password, server.host, server.port, server.database, query)
 
 
@@ -279,6 +284,9 @@ def test_a_forked_child_has_its_own_connections_and_loop(url: sa.URL) -> None:
     assert (result.returncode, result.stderr, result.stdout) == (0, '', 'done\n')
 
 
+SLEEPING = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg\\_sleep%'"
+
+
 class TestAsyncEngine:
     @pytest.mark.parametrize('url', marked(ASYNC_DRIVERS), indirect=True)
     def test_sessions_in_tasks(self, url: sa.URL, run: Run) -> None:
@@ -308,6 +316,37 @@ class TestAsyncEngine:
 
         run(main)
 
+    @pytest.mark.parametrize('url', marked({key: ASYNC_DRIVERS[key] for key in WITH_RUN_ASYNC}), indirect=True)
+    def test_events_may_await_what_the_driver_does(self, url: sa.URL, run: Run) -> None:
+        events: list[str] = []
+
+        async def main() -> None:
+            engine = create_async_engine(url, poolclass=AsyncQueuePool, pool_size=1)
+            pool = engine.sync_engine.pool
+
+            @sa.event.listens_for(pool, 'connect')
+            def connect(conn: Any, _record: Any) -> None:
+                events.append('connect')
+                conn.run_async(lambda driver_conn: driver_conn.execute('SELECT 1'))
+
+            @sa.event.listens_for(pool, 'checkout')
+            def checkout(conn: Any, _record: Any, _proxy: Any) -> None:
+                events.append('checkout')
+                conn.run_async(lambda driver_conn: driver_conn.execute('SELECT 2'))
+
+            for name in ('checkin', 'close', 'reset', 'invalidate'):
+                sa.event.listen(pool, name, lambda *_arguments, name=name: events.append(name))
+            async with engine.connect() as conn:
+                events.append('use')
+                await conn.invalidate()
+            async with engine.connect():
+                events.append('use')
+            await engine.dispose()
+
+        run(main)
+        first = ['connect', 'checkout', 'use', 'invalidate', 'close', 'checkin']
+        assert events == [*first, 'connect', 'checkout', 'use', 'reset', 'checkin', 'close']
+
     @pytest.mark.parametrize(
         'url', marked({key: value for key, value in ASYNC_DRIVERS.items() if value[1]}), indirect=True
     )
@@ -316,6 +355,8 @@ class TestAsyncEngine:
         arguments: dict[str, Any] = {'application_name': 'of sqlalchemy'}
         if url.get_driver_name() == 'asyncpg':
             arguments = {'server_settings': arguments}
+        elif url.get_backend_name() == 'mysql':
+            arguments = {}
 
         async def main() -> None:
             engine = create_async_engine(
@@ -353,7 +394,8 @@ class TestAsyncEngine:
 
             for _ in range(2):
                 task = asyncio.create_task(sleep())
-                await asyncio.sleep(0.05)
+                while await asyncio.to_thread(postgres.query, SLEEPING) == '0':
+                    assert not task.done()
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task

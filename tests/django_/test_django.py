@@ -106,6 +106,16 @@ def test_requests_in_threads_share_the_pool(project: Project, way: dict[str, Any
     project.run('requests_in_threads', **way)
 
 
+@pytest.mark.parametrize(('engine', 'install'), [('derived', True), ('pooled', False)])
+def test_a_backend_that_is_made_of_djangos_gets_the_pool_by_install_or_inheritance(
+    project: Project, engine: str, install: bool
+) -> None:
+    backend = f'tests.django_.project.{engine}'
+    project.run('requests_in_threads', install=install, default=project.database(backend))
+    report = project.run('test_command', install=install, default=project.database(backend))
+    assert 'Ran 5 tests' in report
+
+
 def test_a_request_that_fails_is_rolled_back_whole(project: Project) -> None:
     project.run('atomic_requests')
 

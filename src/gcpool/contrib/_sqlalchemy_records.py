@@ -19,7 +19,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from gcpool._core import Waiter, load_asyncio, signal_in
 from gcpool._limits import MAX_SIZE
-from gcpool.exceptions import EventLoopMismatch
+from gcpool.exceptions import EventLoopMismatch, PoolTimeout
 from gcpool.managers import SyncConnectionManager
 from gcpool.threading import ConnectionPool
 
@@ -44,13 +44,15 @@ class RecordManager(SyncConnectionManager[str, ConnectionPoolEntry]):
     :param pool: the pool of SQLAlchemy, which holds this manager
     """
 
+    default_endpoint = ENDPOINT
+
     def __init__(self, pool: Pool) -> None:
-        self._pool = weakref.ref(pool)
+        self.pool = weakref.ref(pool)
 
     def create(self, endpoint: str, timeout: float | None = None) -> ConnectionPoolEntry:
         """Connect, with SQLAlchemy's events and log records of that."""
         # Somebody is checking a connection out of it, so it exists.
-        return cast('Pool', self._pool())._create_connection()  # noqa: SLF001
+        return cast('Pool', self.pool())._create_connection()  # noqa: SLF001
 
     def dispose(self, endpoint: str, conn: ConnectionPoolEntry, timeout: float | None = None) -> None:
         """Close the record's connection, if it has one."""
@@ -94,6 +96,18 @@ class Records(ConnectionPool[str, ConnectionPoolEntry]):
 
     def __del__(self) -> None:
         """Say nothing: engines are dropped without being closed, and the drivers close the connections."""
+
+    def _serve(self, waiter: Waiter, timeout: float | None, found_dead: bool, since: float | None = None) -> None:
+        """Wait for a connection, or make one, with the time limit and the error of SQLAlchemy's pool."""
+        # Somebody is checking a connection out of it, so it exists.
+        owner: Any = cast('RecordManager', self._manager).pool()
+        limit = owner._timeout  # noqa: SLF001
+        try:
+            super()._serve(waiter, None if limit == math.inf else limit, found_dead, since)
+        except PoolTimeout as late:
+            if late.pool != self.name:  # one of the creator's own
+                raise
+            raise owner._timed_out() from late  # noqa: SLF001
 
     def close_surplus(self) -> None:
         """After a return: close the connection that was returned last, if more are idle than are kept."""
@@ -140,6 +154,10 @@ class AsyncRecords(Records):
     its events in the same order, its context variables and its cancellations, and no tasks of the pool are left at the
     end of the loop. A return of a record with no connection awaits nothing: a finaliser may do that without a greenlet,
     and in any thread.
+
+    The pool of :py:mod:`gcpool.asyncio` would do it otherwise: it connects in coroutines of its own, where a record
+    would need a greenlet for each, and it does nothing without a running loop. SQLAlchemy's pools do without one what
+    awaits nothing, and programs rely on that at their beginning and at their end.
     """
 
     # The loop in which the connections were made.

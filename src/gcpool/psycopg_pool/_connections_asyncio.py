@@ -41,6 +41,12 @@ class AsyncConnections(BasePool):
     async def _resolve_conninfo(self) -> str:
         # By this name because programs call it (procrastinate).
         found: str = await answer_of(self.conninfo()) if callable(self.conninfo) else self.conninfo
+        if found and not isinstance(found, str):
+            # As psycopg says it of a string that is no conninfo. Not the value, which has a password.
+            raise ProgrammingError(
+                f'the conninfo of the pool {self.name!r} is of type {type(found).__name__}: expected a str, or a '
+                'function that returns one; parameters by name go into kwargs'
+            )
         return found or ''
 
     async def _resolve_kwargs(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import weakref
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Final
 
 from ._originals import OriginalBasePool
@@ -117,6 +118,19 @@ def milliseconds_since(began: float) -> int:
     return int(1000.0 * (time.monotonic() - began))
 
 
+def expect_number(name: str, value: object, kind: type) -> None:
+    """Check the type of a parameter.
+
+    :param name: the parameter
+    :param value: what was given
+    :param kind: Integral or Real, for which other packages register their numbers
+    :raises TypeError: when it is no such number
+    """
+    if not isinstance(value, kind):
+        expected = 'a whole number' if kind is Integral else 'a number of seconds'
+        raise TypeError(f'{name}={value!r}: expected {expected}, got {type(value).__name__}')
+
+
 class BasePool(OriginalBasePool):
     """The part of a pool that does not connect and does not wait."""
 
@@ -151,6 +165,11 @@ class BasePool(OriginalBasePool):
     ) -> None:
         self._min_size, self._max_size = self._checked_size(min_size, max_size)
         self._checked_workers(num_workers)
+        expect_number('max_waiting', max_waiting, Integral)
+        expect_number('timeout', timeout, Real)
+        expect_number('max_lifetime', max_lifetime, Real)
+        expect_number('max_idle', max_idle, Real)
+        expect_number('reconnect_timeout', reconnect_timeout, Real)
         # Numbers are counted over all pools of the process, those of psycopg_pool included.
         if not name:
             number = OriginalBasePool._num_pool = getattr(OriginalBasePool, '_num_pool', 0) + 1
@@ -242,8 +261,10 @@ class BasePool(OriginalBasePool):
     # -- checks of parameters and states ------------------------------------------------------------------------------
 
     def _checked_size(self, min_size: int, max_size: int | None) -> tuple[int, int]:
+        expect_number('min_size', min_size, Integral)
         if max_size is None:
             max_size = min_size
+        expect_number('max_size', max_size, Integral)
         if self._is_null and min_size != 0:
             raise ValueError(f'min_size={min_size!r}: a null pool keeps no connections: expected 0')
         if min_size < 0:
@@ -256,6 +277,7 @@ class BasePool(OriginalBasePool):
 
     @staticmethod
     def _checked_workers(num_workers: int) -> None:
+        expect_number('num_workers', num_workers, Integral)
         if num_workers < 1:
             raise ValueError(f'num_workers={num_workers!r}: expected 1 or more')
 

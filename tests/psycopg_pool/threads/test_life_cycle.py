@@ -3,6 +3,7 @@
 """Opening and closing the pools of gcpool.psycopg_pool, and what psycopg reads on them."""
 
 import gc
+import re
 import warnings
 import weakref
 from typing import Any
@@ -208,9 +209,58 @@ def test_bad_sizes_are_value_errors(kind: Any, sizes: dict[str, int], named: str
         kind('', open=False, **sizes)
 
 
-def test_an_option_that_does_not_exist_is_a_type_error() -> None:
-    with pytest.raises(TypeError, match='maximum'):
-        ConnectionPool('', open=False, maximum=4)  # type: ignore[call-arg]
+@pytest.mark.parametrize('name', ['min_size', 'max_size', 'max_waiting', 'num_workers'])
+@pytest.mark.parametrize('value', ['4', 2.5])
+def test_a_count_of_another_type_is_a_type_error(name: str, value: Any) -> None:
+    options = {'min_size': 1, name: value}
+    with pytest.raises(TypeError, match=f'^{name}={value!r}: expected a whole number, got {type(value).__name__}'):
+        ConnectionPool('', open=False, **options)
+
+
+@pools
+@pytest.mark.parametrize('name', ['timeout', 'max_lifetime', 'max_idle', 'reconnect_timeout'])
+def test_a_time_of_another_type_is_a_type_error(kind: Any, name: str) -> None:
+    with pytest.raises(TypeError, match=f"^{name}='soon': expected a number of seconds, got str"):
+        kind('', open=False, **{name: 'soon'})
+
+
+@pools
+def test_an_option_that_does_not_exist_is_a_type_error(kind: Any) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'maximum'"):
+        kind('', open=False, maximum=4)
+
+
+@pytest.mark.parametrize(
+    ('conninfo', 'message'),
+    [
+        ('nonsense', 'missing "=" after "nonsense"'),
+        ('nonsense=1', 'invalid connection option "nonsense"'),
+        (
+            {'dbname': 'x', 'password': 'secret'},
+            r'the conninfo of the pool .* is of type dict: expected a str, or a func',
+        ),
+        (5432, r'is of type int: expected a str, or a function that returns one; parameters by name go into kwargs'),
+        (lambda: ['x'], r'is of type list: expected a str, or a function'),
+    ],
+)
+def test_a_conninfo_that_is_none_is_told_as_psycopg_does(
+    conninfo: Any, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = ConnectionPool(conninfo, min_size=1, open=False)
+    pool.open()
+    with pytest.raises(PoolTimeout) as caught:
+        pool.getconn(0.1)
+    assert isinstance(caught.value.__cause__, psycopg.ProgrammingError)
+    assert re.search(message, str(caught.value.__cause__))
+    assert re.search(f'error connecting in {pool.name!r}: .*{message}', caplog.text)
+    assert 'secret' not in caplog.text
+    pool.close()
+    # Its clients connect themselves.
+    null = NullConnectionPool(conninfo, open=False)
+    null.open()
+    with pytest.raises(psycopg.ProgrammingError, match=message):
+        null.getconn(0.1)
+    null.close()
 
 
 def test_the_defaults_are_those_of_psycopg_pool() -> None:

@@ -1,0 +1,1 @@
+"""A backend that is made of Django's, as PostGIS' is."""

@@ -1,0 +1,1 @@
+"""The same on gcpool's backend, as docs/django.md says."""
