@@ -225,6 +225,7 @@ class World:
     def ask(self) -> None:
         asker = Asker(self.dice.choice(self.endpoints), self.arrivals)
         self.arrivals += 1
+        asker.waiter.arm(self.detach_meanwhile)
         self.core.request(asker.waiter, self.now)
         self.look(asker)
 
@@ -395,6 +396,15 @@ class World:
     def lose_workers(self) -> None:
         self.has_workers = not self.has_workers
         self.core.ask_workers()
+
+    def detach_meanwhile(self) -> None:
+        """A waiter is told. If that is because the pool is being closed, a user keeps a connection at the same time."""
+        if self.closed and self.holding:
+            asker = self.holding.pop()
+            entry = asker.waiter.served
+            del asker.waiter.served
+            self.drained.discard(entry)
+            self.core.detach(entry, self.now)
 
     def close(self) -> None:
         if self.dice.random() < 0.02:

@@ -703,10 +703,10 @@ WRONG_CHANGES = (
     ),
     WrongChange(
         'slot-for-one-who-is-refused',
-        THREADS,
+        GROWTH,
         'not core.restrictions & (SUSPENDED | CLOSED)',
         'not is_suspended(core)',
-        'a connection that comes back during close() leaves a slot for a waiter, for which nobody connects: close() hangs',
+        'a connection that comes back during close() leaves a slot for which nobody connects: close() hangs',
     ),
     WrongChange(
         'create-for-one-who-is-gone',
