@@ -709,6 +709,13 @@ WRONG_CHANGES = (
         'a connection that comes back during close() leaves a slot for which nobody connects: close() hangs',
     ),
     WrongChange(
+        'hopeless-errors-are-waited-out',
+        GROWTH,
+        'if p != NULL and (is_hopeless or not waits_out(core, g))',
+        'if p != NULL and (not waits_out(core, g))',
+        'an acquire of an endpoint that does not exist waits for the end of an outage, until its time limit',
+    ),
+    WrongChange(
         'create-for-one-who-is-gone',
         CORE,
         'if ep.waiting > begun and not (held_back',
