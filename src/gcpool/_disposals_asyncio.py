@@ -299,7 +299,7 @@ class AsyncDisposals(AsyncPool):
         return make_task(begin, 'dispose', partial(self._lane_ended, queue))
 
     def _spawn_last_lanes(self, queue: 'deque[Disposal]', last_lanes: 'set[asyncio.Task[None]]') -> None:
-        """Have a queue closed side by side in a loop that ends. Their maker waits for these lanes: the loop does not."""
+        """Have a queue closed side by side in a loop that ends. Only their maker waits for them."""
         at_work = sum(not lane.done() for lane in last_lanes)
         for _ in range(min(len(queue), PARALLEL_DISPOSALS - 1 - at_work)):
             last_lanes.add(self._spawn_disposal(self._spawn_job, queue, self._core.now(), last_lanes))

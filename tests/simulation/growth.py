@@ -225,6 +225,7 @@ class World:
     def ask(self) -> None:
         asker = Asker(self.dice.choice(self.endpoints), self.arrivals)
         self.arrivals += 1
+        asker.waiter.arm(self.detach_meanwhile)
         self.core.request(asker.waiter, self.now)
         self.look(asker)
 
@@ -296,11 +297,18 @@ class World:
         error = OSError('refused')
         refusal = self.refuses and self.dice.random() < self.refusal_rate
         expected = asker or self.uncovered(endpoint)
-        self.ended(endpoint, ticket, 'refused' if refusal else 'failed')
-        self.core.grow_failed(ticket, error, error, refusal, self.now)
-        self.judge_pause(endpoint)
+        # Where a minimum is to be reached, such an error is followed by a pause as any other.
+        has_minimum = self.min_size > 0 or self.pins.get(endpoint, 0) > 0
+        hopeless = not refusal and not has_minimum and self.dice.random() < 0.2
+        # One that no server has caused says nothing about the outage.
+        self.ended(endpoint, ticket, 'cancelled' if hopeless else 'refused' if refusal else 'failed')
+        self.core.grow_failed(ticket, error, error, refusal, self.now, hopeless)
+        if not hopeless:
+            self.judge_pause(endpoint)
         self.look_at_all()
-        if expected is None or self.refuses:
+        if hopeless and expected is not None and expected.error is not error:
+            self.fail('an acquire waits on after an error that no server has caused')
+        if expected is None or self.refuses or hopeless:
             return
         if self.reconnects and expected.error is error:
             self.fail('an acquire gets an error instead of waiting for the end of the outage')
@@ -395,6 +403,15 @@ class World:
     def lose_workers(self) -> None:
         self.has_workers = not self.has_workers
         self.core.ask_workers()
+
+    def detach_meanwhile(self) -> None:
+        """A waiter is told. If that is because the pool is being closed, a user keeps a connection at the same time."""
+        if self.closed and self.holding:
+            asker = self.holding.pop()
+            entry = asker.waiter.served
+            del asker.waiter.served
+            self.drained.discard(entry)
+            self.core.detach(entry, self.now)
 
     def close(self) -> None:
         if self.dice.random() < 0.02:

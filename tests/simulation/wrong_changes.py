@@ -703,10 +703,17 @@ WRONG_CHANGES = (
     ),
     WrongChange(
         'slot-for-one-who-is-refused',
-        THREADS,
+        GROWTH,
         'not core.restrictions & (SUSPENDED | CLOSED)',
         'not is_suspended(core)',
-        'a connection that comes back during close() leaves a slot for a waiter, for which nobody connects: close() hangs',
+        'a connection that comes back during close() leaves a slot for which nobody connects: close() hangs',
+    ),
+    WrongChange(
+        'hopeless-errors-are-waited-out',
+        GROWTH,
+        'if p != NULL and (is_hopeless or not waits_out(core, g))',
+        'if p != NULL and (not waits_out(core, g))',
+        'an acquire of an endpoint that does not exist waits for the end of an outage, until its time limit',
     ),
     WrongChange(
         'create-for-one-who-is-gone',
@@ -1029,7 +1036,8 @@ WRONG_CHANGES = (
     ),
     WrongChange(
         'jobs-beyond-max-workers',
-        ALL,
+        # There are no more threads than max_workers, whatever the core says.
+        ('core', 'asyncio'),
         'room = min(room, workers - gcp_load_int(&core.jobs.all_at_work))',
         'pass',
         'closes and checks together are more than max_workers at a time',
