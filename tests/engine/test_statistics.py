@@ -11,7 +11,7 @@ from tests.engine.support import Connection, Pool
 
 GAUGES = (
     *('size', 'idle', 'in_use', 'acquired', 'creating', 'checking', 'closing', 'waiting', 'endpoints', 'suspended'),
-    *('min_idle', 'max_size', 'total_max_size', 'max_workers'),
+    *('min_idle', 'max_size', 'total_max_size', 'min_size', 'max_waiting', 'max_workers'),
 )
 EXPECTED_COUNTERS = (
     *('asked', 'acquires', 'waits', 'timeouts', 'cancelled', 'too_many', 'created', 'create_errors', 'refused'),
