@@ -12,6 +12,7 @@ from ._core import (
     OUTAGE_BEGAN,
     REACHED_WAITER,
     RECONNECT_FAILED,
+    UNSET,
     Entry,
     SyncPool,
     Waiter,
@@ -46,20 +47,22 @@ class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
     def _wait(self, signal: Any, deadline: float | None, give_up: Any, waiter: Waiter) -> bool:
         raise NotImplementedError
 
-    def warm_up(self, endpoint: EndpointT, size: int | None = None) -> None:
+    def warm_up(self, endpoint: EndpointT = UNSET, size: int | None = None) -> None:
         """Keep connections to an endpoint, whether it is used or not, and begin to create them.
 
         Returns at once: the pool connects in the background, two connections at a time (or ``max_connecting``).
         :py:meth:`wait` waits for them. In a forked child the endpoint is warmed up again at the pool's first use.
 
-        :param endpoint: where to connect
+        :param endpoint: where to connect; the manager's ``default_endpoint`` if it is not given
         :param size: the number of connections, those in use included; 0 to keep none any more, None for ``min_size``
-        :raises TypeError: when ``size`` is not an int
+        :raises TypeError: when ``size`` is not an int, or the endpoint is not hashable
         :raises ValueError: when ``size`` is negative, greater than ``max_size``, or None without a ``min_size``; also
             when ``max_lifetime`` is 0
         :raises ConnectionPoolClosedError: when the pool is closed
         """
         core = self._core
+        if endpoint is UNSET:
+            endpoint = self._checked_default_endpoint()
         size = check_pin(size, core.min_size, core.max_size, core.max_lifetime)
         if core.closed:
             pool, text = self._observer.pool_text, self._observer.text(endpoint)

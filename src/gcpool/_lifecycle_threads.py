@@ -211,7 +211,8 @@ class SyncLifecycle(SyncServing[EndpointT, ConnectionT], Generic[EndpointT, Conn
 
         A connection that exists now, or is being created, is not served again: an idle one is closed by a task or a
         thread of the pool, for which this does not wait; one in use when it is returned. Acquires that wait keep their
-        places, and get new connections. Drained connections that are not closed yet count as before.
+        places, and get new connections. Drained connections that are not closed yet count as before. Draining an
+        endpoint that the pool does not know does nothing: it may just have forgotten it.
 
         :param endpoint: whose connections; if not given, those of all endpoints
         :param idle_only: whether only the idle connections are closed, and those are left alone that are in use, or

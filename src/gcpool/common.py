@@ -71,7 +71,8 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
 
         Gauges: ``size`` (the sum of the next five), ``idle``, ``in_use`` (also as ``acquired``), ``creating``,
         ``checking`` (in the background), ``closing``, ``waiting`` (acquires that wait), ``endpoints``, ``suspended``,
-        and the limits ``min_idle``, ``max_size``, ``total_max_size``, ``max_workers``.
+        and the limits, which :py:meth:`resize` changes: ``min_idle``, ``max_size``, ``total_max_size``, ``min_size``,
+        ``max_waiting``, ``max_workers``.
 
         Counters since the pool was built, or since :py:meth:`pop_stats`: ``asked`` (acquires, however they ended),
         ``acquires`` (served), ``waits`` (acquires that had to wait), ``timeouts`` and ``cancelled`` (while they

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Literal, cast
 
 from ._callables import SyncCallablesManager
-from ._core import Observer
+from ._core import UNSET, Observer
 from ._hooks import Hooks, check_manager
 from ._lifecycle_threads import SyncLifecycle
 from ._limits import (
@@ -34,7 +34,7 @@ from ._parameters import (
 )
 from ._workers.collector_threads import SyncCollector
 from ._workers.events_threads import SyncEvents
-from .common import BaseConnectionPool
+from .common import ALL_ENDPOINTS, AllEndpoints, BaseConnectionPool
 from .exceptions import ConnectionPoolClosedError
 from .managers import ConnectionT, EndpointT
 from .managers import SyncConnectionManager as BaseConnectionManager
@@ -302,14 +302,14 @@ class ConnectionPool(
         check_acquired(acquired)
         return self._core.endpoint_size(endpoint, acquired)
 
-    def check(self, endpoint: EndpointT | None = None) -> int:
+    def check(self, endpoint: EndpointT | AllEndpoints = ALL_ENDPOINTS) -> int:
         """Check the connections that are idle now, and close the dead ones.
 
         Of each endpoint one at a time, so that the others stay available. A check is no use of the connection, and may
         take ``check_timeout``, or 5 s if that is None; errors of ``check_aliveness`` are logged. On threads, the caller
         checks; on asyncio, tasks of the pool do.
 
-        :param endpoint: whose connections are checked; None for those of all endpoints
+        :param endpoint: whose connections are checked; if it is not given, those of all endpoints
         :return: how many connections were dead, and are closed
         :raises TypeError: when the manager has no ``check_aliveness``, or ``endpoint`` is not hashable
         :raises ConnectionPoolClosedError: when the pool is closed
@@ -321,7 +321,8 @@ class ConnectionPool(
             raise TypeError(f'connection_manager {self._manager!r} has no check_aliveness(): there is nothing to check')
         if core.closed:
             raise ConnectionPoolClosedError(f'{self._observer.pool_text} is closed: no connection can be checked')
-        return self._check_groups(core.idle_entries(endpoint))
+        groups = core.idle_entries() if endpoint is ALL_ENDPOINTS else core.idle_entries(endpoint)
+        return self._check_groups(groups)
 
 
 class NullConnectionPool(ConnectionPool[EndpointT, ConnectionT], Generic[EndpointT, ConnectionT]):
@@ -361,7 +362,7 @@ class NullConnectionPool(ConnectionPool[EndpointT, ConnectionT], Generic[Endpoin
             **others,
         )
 
-    def warm_up(self, endpoint: EndpointT, size: int | None = None) -> None:
+    def warm_up(self, endpoint: EndpointT = UNSET, size: int | None = None) -> None:
         """Refuse: there would be nothing to keep the connections for.
 
         :raises ValueError: always, unless ``size`` is 0

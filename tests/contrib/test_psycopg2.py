@@ -20,6 +20,7 @@ psycopg2 = pytest.importorskip('psycopg2')
 
 from psycopg2 import extensions  # noqa: E402
 
+from gcpool.contrib import _psycopg2_statements  # noqa: E402
 from gcpool.contrib import psycopg2 as contrib  # noqa: E402
 from gcpool.contrib._attempts import call_within  # noqa: E402
 from gcpool.contrib._latch import Latch  # noqa: E402
@@ -391,7 +392,7 @@ class TestAliveness:
         def interrupt(conn: Connection) -> bool:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(contrib, '_is_connected', interrupt)
+        monkeypatch.setattr(contrib, 'is_connected', interrupt)
         with pytest.raises(KeyboardInterrupt):
             manager.check_aliveness('db', conn)
         assert conn.closed
@@ -419,14 +420,14 @@ class TestAliveness:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         # If the kernel does not report the end before everything was read.
-        monkeypatch.setattr(contrib, 'poll_once', lambda fd: (True, False))
+        monkeypatch.setattr(_psycopg2_statements, 'poll_once', lambda fd: (True, False))
         kill(conn, on_server)
         assert not manager.check_aliveness('db', conn)
 
     def test_does_not_read_for_ever(
         self, manager: DbConnectionManager, conn: Connection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(contrib, 'poll_once', lambda fd: (True, False))
+        monkeypatch.setattr(_psycopg2_statements, 'poll_once', lambda fd: (True, False))
         assert manager.check_aliveness('db', conn)
 
 
@@ -566,7 +567,7 @@ class TestRelease:
         def interrupt(conn: Connection) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(contrib, '_roll_back', interrupt)
+        monkeypatch.setattr(contrib, 'roll_back', interrupt)
         execute(conn, 'SELECT 1')
         with pytest.raises(KeyboardInterrupt):
             manager.on_release('db', conn)

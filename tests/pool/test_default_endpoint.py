@@ -37,6 +37,31 @@ async def test_every_call_takes_it(manager_class: type[Manager], endpoint: Any) 
         assert case.stats['created'] == 1
 
 
+@pytest.mark.parametrize('endpoint', ['main', None])
+async def test_it_is_warmed_up_where_no_endpoint_is_named(endpoint: Any) -> None:
+    async with Case(with_default(Manager, endpoint)) as case:
+        case.pool.warm_up(size=2)
+        await case.pool.wait()
+        assert await case.pool.get_endpoint_pool_size(endpoint) == 2
+    async with Case() as case:
+        with pytest.raises(TypeError, match=r'^no endpoint was given, and .* has no default_endpoint'):
+            case.pool.warm_up(size=2)
+        assert case.pool.get_size() == 0
+
+
+async def test_the_endpoint_none_is_checked_and_drained_alone() -> None:
+    async with Case(with_default(CheckingManager, None)) as case:
+        await case.cycle(None)
+        await case.cycle('b')
+        case.manager.take_calls()
+        assert await case.pool.check(None) == 0
+        assert case.manager.take_calls() == ['check_aliveness None1']
+        assert await case.pool.check() == 0
+        assert len(case.manager.take_calls()) == 2
+        await case.pool.drain(None)
+        assert case.stats['closed_drained'] + case.stats['closing'] == 1
+
+
 async def test_another_endpoint_may_still_be_named() -> None:
     async with Case(with_default(Manager, 'main')) as case:
         conn, other = await case.pool.acquire(), await case.pool.acquire('b')

@@ -525,3 +525,16 @@ async def test_a_connect_in_the_background_ends_idle_in_a_suspended_pool_and_ser
         assert case.stats['waiting'] == 1
         case.pool.resume()
         assert await job.result() == 'a1'
+
+
+@pytest.mark.parametrize('idle_only', [False, True])
+async def test_draining_an_unknown_endpoint_does_nothing(idle_only: bool) -> None:
+    # The pool may just have forgotten it.
+    async with Case() as case:
+        await case.cycle('a')
+        await case.pool.drain('b', idle_only=idle_only)
+        await case.pool.forget('b')
+        with pytest.raises(TypeError, match=r'endpoint \[\] of type list: expected a hashable object'):
+            await case.pool.drain([])
+        assert (case.stats['endpoints'], case.stats['idle'], case.stats['closing']) == (1, 1, 0)
+        assert await case.cycle('a') == 'a1'

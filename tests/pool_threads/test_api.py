@@ -115,7 +115,7 @@ def test_the_properties_cannot_be_set(name: str) -> None:
         ('terminate', {}),
         ('drain', {'endpoint': ALL_ENDPOINTS, 'idle_only': False}),
         ('forget', {'endpoint': inspect.Parameter.empty}),
-        ('warm_up', {'endpoint': inspect.Parameter.empty, 'size': None}),
+        ('warm_up', {'endpoint': ..., 'size': None}),
         ('wait', {'timeout': 30.0}),
         ('suspend', {'fail': False}),
         ('resume', {}),

@@ -39,6 +39,31 @@ def test_every_call_takes_it(manager_class: type[Manager], endpoint: Any) -> Non
         assert case.stats['created'] == 1
 
 
+@pytest.mark.parametrize('endpoint', ['main', None])
+def test_it_is_warmed_up_where_no_endpoint_is_named(endpoint: Any) -> None:
+    with Case(with_default(Manager, endpoint)) as case:
+        case.pool.warm_up(size=2)
+        case.pool.wait()
+        assert case.pool.get_endpoint_pool_size(endpoint) == 2
+    with Case() as case:
+        with pytest.raises(TypeError, match=r'^no endpoint was given, and .* has no default_endpoint'):
+            case.pool.warm_up(size=2)
+        assert case.pool.get_size() == 0
+
+
+def test_the_endpoint_none_is_checked_and_drained_alone() -> None:
+    with Case(with_default(CheckingManager, None)) as case:
+        case.cycle(None)
+        case.cycle('b')
+        case.manager.take_calls()
+        assert case.pool.check(None) == 0
+        assert case.manager.take_calls() == ['check_aliveness None1']
+        assert case.pool.check() == 0
+        assert len(case.manager.take_calls()) == 2
+        case.pool.drain(None)
+        assert case.stats['closed_drained'] + case.stats['closing'] == 1
+
+
 def test_another_endpoint_may_still_be_named() -> None:
     with Case(with_default(Manager, 'main')) as case:
         conn, other = case.pool.acquire(), case.pool.acquire('b')

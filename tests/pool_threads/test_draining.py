@@ -527,3 +527,16 @@ def test_a_connect_in_the_background_ends_idle_in_a_suspended_pool_and_serves_it
         assert case.stats['waiting'] == 1
         case.pool.resume()
         assert job.result() == 'a1'
+
+
+@pytest.mark.parametrize('idle_only', [False, True])
+def test_draining_an_unknown_endpoint_does_nothing(idle_only: bool) -> None:
+    # The pool may just have forgotten it.
+    with Case() as case:
+        case.cycle('a')
+        case.pool.drain('b', idle_only=idle_only)
+        case.pool.forget('b')
+        with pytest.raises(TypeError, match=r'endpoint \[\] of type list: expected a hashable object'):
+            case.pool.drain([])
+        assert (case.stats['endpoints'], case.stats['idle'], case.stats['closing']) == (1, 1, 0)
+        assert case.cycle('a') == 'a1'

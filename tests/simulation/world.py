@@ -1220,7 +1220,8 @@ class World:
             self.suspended = False
             self.suspended_at = ENDLESS
         left = {**core.stats(), 'doomed': core.doomed, 'due': core.next_due()}
-        if any(count for name, count in left.items() if not name.endswith(('min_idle', 'max_size', 'max_workers'))):
+        limits = ('min_idle', 'max_size', 'total_max_size', 'min_size', 'max_waiting', 'max_workers')
+        if any(count for name, count in left.items() if name not in limits):
             self.fail(f'the pool of a forked child is not empty: {left}')
         for index, user in enumerate(self.users):
             if user is not survivor and user.doing != 'gone':

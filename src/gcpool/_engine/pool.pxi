@@ -278,9 +278,9 @@ cdef class PoolCore:
         """No worker can check: the connections that wait for that are checked before they are served."""
         give_up_checks(self, now)
 
-    def idle_entries(self, object endpoint=None):
-        """The idle entries of an endpoint, or of all (None): a list for each endpoint, in the order of release."""
-        return idle_entries(self, endpoint, endpoint is None)
+    def idle_entries(self, object endpoint=...):
+        """The idle entries of an endpoint; of all if none is given. A list for each, in the order of release."""
+        return idle_entries(self, endpoint, endpoint is UNSET_ENDPOINT)
 
     # -- releasing ----------------------------------------------------------------------------------------------------
 

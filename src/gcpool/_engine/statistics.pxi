@@ -101,6 +101,8 @@ cdef dict show_gauges(PoolCore core, Gauges *g):
         'min_idle': gcp_load_int(&core.min_idle),
         'max_size': gcp_load_int(&core.max_size),
         'total_max_size': gcp_load_int(&core.total_max_size),
+        'min_size': core.min_size,
+        'max_waiting': gcp_load_int(&core.max_waiting),
         'max_workers': gcp_load_int(&core.jobs.max_workers),
     }
 

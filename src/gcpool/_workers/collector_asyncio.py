@@ -21,10 +21,12 @@ class AsyncCollector:
     waits for its tasks can end.
 
     :param pool: the pool; ``await pool._collect()`` returns the seconds until it is to be called again, None for never
+    :param name: the name of the tasks
     """
 
     def __init__(self, pool: Any, name: str):
         self._pool = weakref.ref(pool)
+        self._name = name
         self._timer = LoopTimer()
         #: The task that is collecting; None if none is.
         self.task: asyncio.Task[None] | None = None
@@ -78,7 +80,7 @@ class AsyncCollector:
         self.wakeups += 1
         pool = self._pool()
         if pool is not None and not self._stopped:
-            self.task = task = pool._spawn(pool._bound_loop, pool._collect(), 'gcpool-collector')
+            self.task = task = pool._spawn(pool._bound_loop, pool._collect(), self._name)
             task.add_done_callback(self._ended)
 
     def _ended(self, task: 'asyncio.Task[Any]') -> None:

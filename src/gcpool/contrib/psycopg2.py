@@ -5,7 +5,7 @@ The names and signatures are those of ``generic_connection_pool.contrib.psycopg2
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
 from gcpool._core import GuardedLogger
@@ -23,23 +23,19 @@ from gcpool.contrib._errors import (
 )
 from gcpool.contrib._generations import Generations
 from gcpool.contrib._goodbye import wait_for_end
-from gcpool.contrib._latch import Latch
-from gcpool.contrib._libpq import ASK_AGAIN, CANCEL_TIMEOUT, LOOK, LibpqCancel, LibpqSession, ask_in_thread
+from gcpool.contrib._libpq import CANCEL_TIMEOUT, LibpqSession
 from gcpool.contrib._one_place import OnePlace, Place
 from gcpool.contrib._parameters import bounded_seconds, check_codes, resets_all, time_limit
 from gcpool.contrib._postgres import (
     BROKEN_CODES,
-    FULL_RESET,
-    MOST_MESSAGES,
     advice_for,
     is_of_the_server,
     is_refusal,
     is_stale_plan,
     is_useless_after,
     may_show_password,
-    shorter_connect_timeout,
 )
-from gcpool.contrib._sockets import poll_once, time_to_answer
+from gcpool.contrib._sockets import time_to_answer
 from gcpool.contrib._watchdog import cut_off_after, shut_down_descriptor
 from gcpool.exceptions import DiscardConnection
 from gcpool.managers import ROLLED_BACK
@@ -47,12 +43,26 @@ from gcpool.managers import SyncConnectionManager as BaseConnectionManager
 
 try:
     import psycopg2
-    from psycopg2 import _psycopg, extensions
+    from psycopg2 import extensions
 except ModuleNotFoundError as exc:
     raise ImportError(
         'gcpool.contrib.psycopg2 needs psycopg2: pip install "gcpool[psycopg2]", which compiles it, or psycopg2-binary',
         name=exc.name,
     ) from exc
+
+from gcpool.contrib._psycopg2_statements import (
+    State,
+    answers,
+    connect,
+    end_statement,
+    is_at_work,
+    is_connected,
+    is_ready,
+    reset_session,
+    roll_back,
+    shut_down,
+    state_of,
+)
 
 __all__ = ['BROKEN_CODES', 'Connection', 'DbConnectionManager', 'DbEndpoint', 'DsnParameters', 'DsnSource']
 
@@ -71,25 +81,14 @@ _BUSY_OR_LOST = (extensions.TRANSACTION_STATUS_ACTIVE, extensions.TRANSACTION_ST
 # Seconds that the close of a connection may wait for its user.
 _LONGEST_CLOSE = 0.1
 
-# psycopg2 sets the date style by a statement if the server has another one; it cannot read any other.
-_FULL_RESET = f"{FULL_RESET}; SET datestyle TO 'ISO'"
-
 logger = GuardedLogger(__name__)
-
-
-class _State(NamedTuple):
-    """The initial state of a connection, apart from its session."""
-
-    characteristics: dict[str, Any]
-    encoding: str
-    cursor_factory: Any
 
 
 class _Session(LibpqSession):
     """The manager's record of a connection."""
 
     #: What a full reset restores.
-    state: _State | None = None
+    state: State | None = None
 
 
 class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, Connection]):
@@ -181,7 +180,7 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, Connection
         deadline = deadline_after(timeout)
         try:
             conn = self._attempts.connect(
-                endpoint, lambda left: _connect(params, left), lambda conn: conn.close(), timeout
+                endpoint, lambda left: connect(params, left), lambda conn: conn.close(), timeout
             )
         except TimeoutError as exc:
             error = psycopg2.OperationalError(f'the server did not answer in time ({exc})')
@@ -197,7 +196,7 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, Connection
             raise_bad_params(endpoint, exc, 'dsn_params', quotes='dsn' in params)
         self._sessions[conn] = session
         if self._resets_all:
-            session.state = _state_of(conn)
+            session.state = state_of(conn)
         return conn
 
     def dispose(self, endpoint: DbEndpoint, conn: Connection, timeout: float | None = None) -> None:
@@ -222,21 +221,21 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, Connection
     # Not by dispose(), which the pool calls once for each connection, and which a subclass may count.
     def _end(self, conn: Connection, seconds: float = 0.0) -> None:
         session = self._sessions.get(conn)
-        was_at_work = not conn.closed and _is_at_work(conn)
+        was_at_work = not conn.closed and is_at_work(conn)
         if seconds and was_at_work:
             deadline = time.monotonic() + seconds
             if session is not None:
                 session.deadline = deadline
-            _end_statement(conn, deadline)
+            end_statement(conn, deadline)
         if not conn.closed:
             fd = conn.fileno()
             if session is not None:
                 session.hold_socket(fd)
-            if _is_at_work(conn):
+            if is_at_work(conn):
                 # Closing would have to wait for a thread that waits for an answer.
                 shut_down_descriptor(fd)
         # That thread may have begun its next statement just now.
-        with cut_off_after(lambda: _shut_down(conn), _LONGEST_CLOSE if was_at_work else None):
+        with cut_off_after(lambda: shut_down(conn), _LONGEST_CLOSE if was_at_work else None):
             conn.close()
 
     def check_aliveness(self, endpoint: DbEndpoint, conn: Connection, timeout: float | None = None) -> bool:
@@ -247,12 +246,12 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, Connection
         :param timeout: seconds that the answer may take, used only with ``ping``: a connection that does not answer is
             closed. Without ``ping`` nothing waits.
         """
-        if conn.closed or not _is_ready(conn):
+        if conn.closed or not is_ready(conn):
             return False
         if self._generations.any_retired and self._is_retired(endpoint, conn):
             return False
         try:
-            return _is_connected(conn) and (not self._ping or _answers(conn, time_to_answer(timeout)))
+            return is_connected(conn) and (not self._ping or answers(conn, time_to_answer(timeout)))
         except psycopg2.Error:
             self._end(conn)
             return False
@@ -300,15 +299,15 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, Connection
                 f'a connection to {described(self, endpoint)!r} is older than an error that discredits its server'
             )
         try:
-            if _is_ready(conn) and not self._resets_all:
+            if is_ready(conn) and not self._resets_all:
                 return None
-            with cut_off_after(lambda: _shut_down(conn), self._rollback_timeout) as was_cut_off:
+            with cut_off_after(lambda: shut_down(conn), self._rollback_timeout) as was_cut_off:
                 # Not after a statement that failed: nobody could have committed that.
                 left_open = conn.get_transaction_status() == extensions.TRANSACTION_STATUS_INTRANS
-                _roll_back(conn)
+                roll_back(conn)
                 if self._resets_all:
                     session = self._sessions.get(conn)
-                    _reset(conn, session.state if session is not None else None)
+                    reset_session(conn, session.state if session is not None else None)
             if was_cut_off():
                 raise psycopg2.OperationalError('the server did not answer in time')
         except psycopg2.Error as exc:
@@ -330,123 +329,3 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, Connection
     def _generation_of(self, conn: Connection) -> int | None:
         session = self._sessions.get(conn)
         return None if session is None else session.generation
-
-
-def _connect(params: dict[str, Any], timeout: float | None) -> Connection:
-    if timeout is not None:
-        params = {**params, 'connect_timeout': shorter_connect_timeout(timeout, _configured_timeout(params))}
-    conn: Connection = psycopg2.connect(**params)
-    return conn
-
-
-def _shut_down(conn: Connection) -> None:
-    # If it is late, the connection may be closed, and another one may have got the descriptor.
-    if not conn.closed:
-        shut_down_descriptor(conn.fileno())
-
-
-def _is_at_work(conn: Connection) -> bool:
-    return conn.get_transaction_status() == extensions.TRANSACTION_STATUS_ACTIVE
-
-
-def _goes_on_working(conn: Connection) -> bool:
-    # Also if a thread executes one statement after the other, as the BEGIN that psycopg2 inserts and what follows it.
-    if not _is_at_work(conn):
-        time.sleep(LOOK)
-    return _is_at_work(conn)
-
-
-def _end_statement(conn: Connection, deadline: float) -> None:
-    """Ask the server to end a statement, and wait until the thread that waits for the statement has noticed its end."""
-    if extensions.get_wait_callback() is not None:
-        # Greenlets: libpq would stop all of them while it waits.
-        return
-    try:
-        # Not conn.cancel(): it holds the GIL while libpq waits, and if the server does not answer, that is for ever.
-        ask = LibpqCancel(_psycopg.__file__, conn.pgconn_ptr or 0)
-    except OSError as exc:
-        logger.info('the server cannot be asked to end a statement: %s', exc)
-        return
-    while _goes_on_working(conn) and (left := deadline - time.monotonic()) > 0:
-        asked = Latch()
-        ask_in_thread(ask, asked.set)
-        if not asked.wait(left):
-            return
-        ask_again = min(time.monotonic() + ASK_AGAIN, deadline)
-        while _is_at_work(conn) and time.monotonic() < ask_again:
-            time.sleep(LOOK)
-
-
-def _configured_timeout(params: Mapping[str, Any]) -> Any:
-    configured = params.get('connect_timeout')
-    if configured is None and params.get('dsn'):
-        configured = extensions.parse_dsn(params['dsn']).get('connect_timeout')
-    return configured
-
-
-def _is_ready(conn: Connection) -> bool:
-    # When SQL ended a transaction, or a two-phase commit was prepared, only psycopg2 takes the transaction to be open.
-    return (
-        conn.get_transaction_status() == extensions.TRANSACTION_STATUS_IDLE and conn.status == extensions.STATUS_READY
-    )
-
-
-def _is_connected(conn: Connection) -> bool:
-    for _ in range(MOST_MESSAGES):
-        readable, finished = poll_once(conn.fileno())
-        if finished:
-            return False
-        if not readable:
-            break
-        # The server may speak unasked: a notification, or a shutdown. This reads what has arrived and fails if that was
-        # the end; it sends nothing.
-        conn.poll()
-    return True
-
-
-def _answers(conn: Connection, timeout: float | None) -> bool:
-    autocommit = conn.autocommit
-    # Otherwise psycopg2 begins a transaction before the statement. Switching costs no round trip.
-    conn.autocommit = True
-    try:
-        with cut_off_after(lambda: _shut_down(conn), timeout) as was_cut_off, conn.cursor() as cursor:
-            cursor.execute('SELECT 1')
-    finally:
-        if not conn.closed:
-            conn.autocommit = autocommit
-    return not was_cut_off()
-
-
-def _roll_back(conn: Connection) -> None:
-    if _is_at_work(conn):
-        # libpq would first wait for the end of the statement.
-        raise psycopg2.InterfaceError('a statement is being executed')
-    if _is_ready(conn):
-        return
-    if conn.status != extensions.STATUS_READY:
-        conn.rollback()
-    else:
-        # A BEGIN in autocommit mode, of which conn.rollback() does not know.
-        with conn.cursor() as cursor:
-            cursor.execute('ROLLBACK')
-
-
-def _state_of(conn: Connection) -> _State:
-    names = ('isolation_level', 'readonly', 'deferrable')
-    characteristics = {name: getattr(conn, name) for name in names if getattr(conn, name) is not None}
-    characteristics['autocommit'] = conn.autocommit
-    return _State(characteristics, conn.encoding, conn.cursor_factory)
-
-
-def _reset(conn: Connection, state: _State | None) -> None:
-    # With autocommit: otherwise psycopg2 begins a transaction before the statement.
-    conn.set_session(isolation_level='default', readonly='default', deferrable='default', autocommit=True)
-    with conn.cursor(cursor_factory=extensions.cursor) as cursor:
-        cursor.execute(_FULL_RESET)
-    conn.notices.clear()
-    conn.notifies.clear()
-    if state is not None:
-        conn.set_session(**state.characteristics)
-        conn.cursor_factory = state.cursor_factory
-        if conn.encoding != state.encoding:
-            conn.set_client_encoding(state.encoding)
