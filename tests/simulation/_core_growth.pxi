@@ -36,6 +36,7 @@ cdef class Outage:
     cdef double forgotten_at    # if nobody tries until then
     cdef double delay
     cdef bint is_refusal        # the server has said that it is full
+    cdef bint is_hopeless       # no server has caused it: only what is created for a minimum waits for the pauses
     cdef bint told
     cdef Conn attempt           # None: a slot is reserved for it
 
@@ -128,6 +129,8 @@ cdef bint may_attempt(Model m, int endpoint) except -1:
 cdef bint holds_back(Model m, int endpoint) except -1:
     # Whether in an outage acquires do not connect themselves.
     cdef Outage outage = outage_of(m, endpoint)
+    if outage is not None and outage.is_hopeless:
+        return False
     return m.reconnect_timeout > 0 or m.fails_fast or (outage is not None and outage.is_refusal)
 
 
@@ -144,7 +147,14 @@ cdef bint may_connect(Model m, int endpoint) except -1:
 
 cdef bint pool_creates(Model m, int endpoint) except -1:
     cdef Outage outage = outage_of(m, endpoint)
-    return m.in_background or (outage is not None and (m.reconnect_timeout > 0 or outage.is_refusal))
+    return m.in_background or (outage is not None and waits_out(m, outage))
+
+
+cdef bint waits_out(Model m, Outage outage) except -1:
+    # Whether those who wait go on waiting after a connect has failed.
+    if outage is None:
+        return m.reconnect_timeout > 0
+    return not outage.is_hopeless and (m.reconnect_timeout > 0 or outage.is_refusal)
 
 
 cdef bint wants_slot(Model m, int endpoint) except -1:
@@ -203,7 +213,7 @@ cdef int note_short(Model m, int endpoint, double now) except -1:
 cdef int fill(Model m) except -1:
     # "Waiters come first"; each endpoint that is short gets one slot in turn, while there is room.
     cdef int endpoint, aim, limit
-    if m.refill_at < INFINITY or m.suspended or m.closed:
+    if m.refill_at < INFINITY or m.suspended or m.closed or not m.opened:
         return 0
     while m.short and len(m.conns) < m.total_max_size and not m.wanting_slots():
         endpoint = m.short.pop(0)
@@ -399,7 +409,9 @@ cdef int end_create(Model m, Conn ticket, double now) except -1:
     return 0
 
 
-cdef int grow_failed(Model m, Conn ticket, object error, bint is_refusal, double now) except -1:
+cdef int grow_failed(
+    Model m, Conn ticket, object error, bint is_refusal, bint is_hopeless, double now
+) except -1:
     cdef int endpoint = ticket.endpoint
     cdef Known known = remember(m, endpoint)
     cdef Acq acq
@@ -410,10 +422,8 @@ cdef int grow_failed(Model m, Conn ticket, object error, bint is_refusal, double
     if acq is None:
         acq = first_uncovered(m, endpoint)
     known.error = error
-    news = note_failure(m, endpoint, ticket, is_refusal, True, now)
-    if acq is not None and not (
-        m.reconnect_timeout > 0 or (known.outage is not None and known.outage.is_refusal)
-    ):
+    news = note_failure(m, endpoint, ticket, is_refusal, is_hopeless, True, now)
+    if acq is not None and (is_hopeless or not waits_out(m, known.outage)):
         m.fail(acq, FAILED, error)
         news |= REACHED
     m.slot_freed(ticket, for_worker=True)
@@ -454,7 +464,7 @@ cdef int connect_failed(
     m.pass_time(now)
     known.error = error
     m.refused_count += is_refusal
-    news = note_failure(m, ticket.endpoint, ticket, is_refusal, False, now)
+    news = note_failure(m, ticket.endpoint, ticket, is_refusal, False, False, now)
     if not (may_ask_again and (is_refusal or m.reconnect_timeout > 0)):
         m.note_wanting(ticket.endpoint)
         return news         # it is cancelled next
@@ -485,13 +495,18 @@ cdef int fail_where_nothing_comes(Model m, int endpoint) except -1:
 
 # -- outages -------------------------------------------------------------------------------------------------------
 
-cdef int note_failure(Model m, int endpoint, Conn ticket, bint is_refusal, bint by_pool, double now) except -1:
+cdef int note_failure(
+    Model m, int endpoint, Conn ticket, bint is_refusal, bint is_hopeless, bint by_pool, double now
+) except -1:
     # "The pauses". One that began before the outage says nothing new, unless it is the first to be told that the server
     # is full.
     cdef Known known = remember(m, endpoint)
     cdef Outage outage = known.outage
     cdef int news = 0
     cdef double retry_at
+    if is_hopeless and m.min_size == 0 and known.pinned == 0:
+        give_up_attempt(m, endpoint, ticket, now)
+        return 0
     if outage is None:
         known.failed_at = now
         if not (holds_back(m, endpoint) or m.min_size > 0 or known.pinned > 0 or is_refusal):
@@ -515,6 +530,7 @@ cdef int note_failure(Model m, int endpoint, Conn ticket, bint is_refusal, bint 
         else:
             outage.delay = min(outage.delay * 2, MAX_DELAY_IF_FULL if is_refusal else MAX_DELAY)
     outage.attempt = None
+    outage.is_hopeless = is_hopeless
     known.failed_at = outage.failed_at = now
     retry_at = now + pause_of(m, endpoint, outage) * (1 + JITTER * (2 * m.luck - 1))
     if m.reconnect_timeout > 0 and not outage.told:
@@ -582,6 +598,21 @@ cdef bint end_pause_if_over(Model m, int endpoint, double now) except -1:
     m.note_wanting(endpoint)
     note_short(m, endpoint, now)
     return True
+
+
+cdef int retry_now(Model m, int endpoint, double now) except -1:
+    # Somebody asks who is no waiter.
+    cdef Outage outage
+    if m.count(endpoint, IS_ANY) == 0 and m.head(endpoint) is None and not is_remembered(m, endpoint):
+        return 0
+    outage = outage_of(m, endpoint)
+    if outage is not None and outage.state == PAUSING:
+        allow_retry(m, outage, now)
+        m.note_wanting(endpoint)
+        note_short(m, endpoint, now)
+    m.dispatch(for_worker=True)
+    end_step(m, now)
+    return 0
 
 
 cdef int begin_attempt(Model m, int endpoint, Conn ticket) except -1:

@@ -59,6 +59,7 @@ cdef enum:              # the questions
     RUN_TIMERS
     PIN
     CHANGE_WORKERS
+    OPEN
     DRAIN
     RESUME
     RESIZE
@@ -72,7 +73,7 @@ QUESTION_NAMES = (
     'discard', 'take out', 'take ready', 'mark unchecked', 'leave check', 'begin pool check', 'end pool check',
     'give up checks', 'release', 'begin release', 'end release', 'take doomed', 'dispose',
     'advance', 'expire', 'next due', 'watch', 'misuse', 'take create',
-    'end create', 'run timers', 'pin', 'change workers', 'drain', 'resume', 'resize', 'suspend', 'doom acquired',
+    'end create', 'run timers', 'pin', 'change workers', 'open', 'drain', 'resume', 'resize', 'suspend', 'doom acquired',
     'close',
 )
 
@@ -80,7 +81,7 @@ QUESTION_NAMES = (
 cdef int[QUESTIONS] COMMON = [
     24, 6, 12, 2, 3, 3, 1, 4, 8, 3,
     2, 3, 6, 1, 3, 6, 8, 1, 32, 4, 6, 12, 8,
-    4, 3, 3, 2, 2, 12, 12, 6, 3, 1, 2, 8, 1, 1, 1,
+    4, 3, 3, 2, 2, 12, 12, 6, 3, 1, 8, 2, 8, 1, 1, 1,
     1,
 ]
 
@@ -250,6 +251,7 @@ cdef class World:
         model.keeps_idle = not dice.one_in(10)
         model.max_uses = 1 + dice.below(5) if dice.one_in(4) else 0
         model.lifetime_jitter = 0.25 if dice.one_in(8) else 0.0
+        model.opened = not dice.one_in(8)
         self.deaf = dice.one_in(8)
         self.may_pin = bool(model.keeps_idle) and model.max_lifetime > 0 and dice.one_in(4)
         self.tick_time = TICK
@@ -292,6 +294,7 @@ cdef class World:
             serves_oldest=model.serves_oldest,
             counts_idle_only=model.counts_idle_only,
             keeps_idle=bool(model.keeps_idle),
+            opened=bool(model.opened),
             max_uses=model.max_uses,
             lifetime_jitter=model.lifetime_jitter,
             random=self.read_luck,
@@ -702,7 +705,7 @@ cdef class World:
         acq.waits_from = INFINITY
         acq.notified = self.notified
         self.about(acq, None, endpoint)
-        if self.model.closed:
+        if self.model.closed or not self.model.opened:
             self.refuses(ConnectionPoolClosedError, self.core.take_ready, (spelling, self.now, interval))
             return True
         entry = self.core.take_ready(spelling, self.now, interval)
@@ -825,9 +828,10 @@ cdef class World:
 
     cdef int end_create(self, Conn ticket, int how) except -1:
         cdef object error
-        cdef bint kept, is_refusal
+        cdef bint kept, is_refusal, is_hopeless
         cdef int news
         cdef Py_ssize_t size
+        cdef Conn conn
         self.about(None, ticket, ticket.endpoint)
         if how >= 4:
             self.connects += 1
@@ -840,9 +844,16 @@ cdef class World:
         else:
             error = OSError('a connect of the pool')
             is_refusal = how == 1 and self.model.grows
-            news = grow_failed(self.model, ticket, error, is_refusal, self.now)
+            is_hopeless = how == 2 and self.dice.one_in(4)
+            if how == 3 and self.model.conns and self.dice.one_in(4):
+                conn = <Conn>self.model.conns[self.dice.below(<int>len(self.model.conns))]
+                if conn.number:     # the pool has it already
+                    self.refuses(ValueError, self.core.grown, (ticket.entry, conn, self.now))
+            news = grow_failed(self.model, ticket, error, is_refusal, is_hopeless, self.now)
             self.differ(
-                self.core.grow_failed(ticket.entry, error, error, bool(is_refusal), self.now), news, 'grow_failed()'
+                self.core.grow_failed(ticket.entry, error, error, bool(is_refusal), self.now, bool(is_hopeless)),
+                news,
+                'grow_failed()',
             )
         size = self.core.size
         self.core.grow_cancelled(ticket.entry, self.now)     # it has ended once
@@ -852,10 +863,15 @@ cdef class World:
     cdef bint ask_run_timers(self) except -1:
         # At their time, mostly.
         cdef int how = self.dice.below(8)
+        cdef int endpoint
         cdef double timer = self.core.next_timer()
         if how and timer < INFINITY:
             self.now = max(self.now, timer)
-        if how == 1:
+        if how == 2 and self.model.grows:
+            endpoint = self.choose_endpoint()
+            retry_now(self.model, endpoint, self.now)
+            self.core.retry_now(self.spell(endpoint), self.now)
+        elif how == 1:
             if self.model.pass_time(self.now):
                 self.model.dispatch(for_worker=True)
             end_step(self.model, self.now)
@@ -1167,6 +1183,13 @@ cdef class World:
         cdef bint idle_only = self.dice.one_in(3)
         self.model.drain(endpoint, self.now, idle_only)
         self.core.drain(self.endpoints[endpoint], self.now, idle_only)
+        self.look_at_all = True
+        return True
+
+    cdef bint ask_open(self) except -1:
+        if self.model.opened and self.dice.below(8):
+            return False
+        self.differ(self.core.open(self.now), self.model.open(self.now), 'open()')
         self.look_at_all = True
         return True
 
@@ -1488,7 +1511,7 @@ cdef class World:
         cdef Known known
         cdef int endpoint
         cdef bint fills = not (model.closed or model.suspended or model.refill_at < INFINITY or model.wanting_slots())
-        fills = fills and <int>len(model.conns) < model.total_max_size
+        fills = fills and model.opened and <int>len(model.conns) < model.total_max_size
         for endpoint in model.knowns:
             known = model.knowns[endpoint]
             if (
@@ -1556,6 +1579,8 @@ cdef class World:
             raise Fault(f'stats() gave {stats}, expected {expected}')
         if core.closed != model.closed:
             raise Fault(f'closed is {core.closed}, expected {model.closed}')
+        if core.opened != model.opened:
+            raise Fault(f'opened is {core.opened}, expected {model.opened}')
         for endpoint in range(self.endpoint_count):
             self.compare_endpoint(endpoint)
         for acq in self.active:
@@ -1662,6 +1687,8 @@ cdef class World:
             return self.ask_pin()
         if question == CHANGE_WORKERS:
             return self.ask_change_workers()
+        if question == OPEN:
+            return self.ask_open()
         if question == DRAIN:
             return self.ask_drain()
         if question == SUSPEND:
@@ -1791,6 +1818,9 @@ cdef class World:
         cdef Conn conn
         self.about(None, None, NOBODY)
         self.model.has_workers = True
+        if not self.model.opened:
+            self.ask_open()
+            self.compare_step()
         self.end_suspension()
         self.compare_all()
         if self.dice.below(4):

@@ -209,6 +209,7 @@ cdef class Model:
     cdef bint grows             # all endpoints are remembered; else those that were pinned
     cdef double luck            # from 0 to 1
     cdef bint has_workers
+    cdef bint opened
     cdef dict knowns            # endpoint -> Known
     cdef list short             # endpoints below their minimum, as that was noticed
     cdef list turns             # endpoints with reserved slots, in which they are served
@@ -232,6 +233,7 @@ cdef class Model:
         self.left = {}
         self.sleeps_until = INFINITY
         self.has_workers = True
+        self.opened = True
         self.knowns = {}
         self.short = []
         self.turns = []
@@ -714,7 +716,7 @@ cdef class Model:
     cdef bint try_acquire(self, Acq acq, double now) except -1:
         # What is due is not ready: it has to be closed, and request() does that.
         cdef Conn ready = self.next_idle(acq.endpoint)
-        if self.closed or self.suspended or ready is None or ready.expires_at <= now:
+        if self.closed or self.suspended or not self.opened or ready is None or ready.expires_at <= now:
             return False
         self.count_asked(acq)
         acq.was_idle = True
@@ -732,7 +734,7 @@ cdef class Model:
         self.count_asked(acq)
         self.doom_dead(acq)
         relief_ended = self.pass_time(now)
-        if self.closed:
+        if self.closed or not self.opened:
             acq.state = REFUSED
             return 0
         self.pass_overtaking_time(now)
@@ -944,7 +946,7 @@ cdef class Model:
         # The next one that needs no check and no close. Who waits comes first.
         cdef Conn conn
         cdef Conn best = None
-        if self.closed or self.suspended or self.head(acq.endpoint) is not None:
+        if self.closed or self.suspended or not self.opened or self.head(acq.endpoint) is not None:
             return False
         for conn in self.conns:
             if conn.endpoint != acq.endpoint or conn.state != IDLE or conn.expires_at <= now:
@@ -1269,6 +1271,15 @@ cdef class Model:
         self.dispatch(for_worker=False)
         end_step(self, now)
         return 0
+
+    cdef bint open(self, double now) except -1:
+        if self.opened or self.closed:
+            return False
+        self.opened = True
+        self.pass_time(now)
+        self.dispatch(for_worker=True)
+        end_step(self, now)
+        return True
 
     cdef int close(self, double now) except -1:
         cdef Conn conn
