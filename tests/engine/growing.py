@@ -46,6 +46,7 @@ class Outage:
     forgotten_at: float = 0.0  # unless somebody tries
     delay: float = 0.0
     is_refusal: bool = False
+    is_hopeless: bool = False  # no server has caused it: only what is created for a minimum waits for the pauses
     told: bool = False
     attempt: 'Conn | None' = None  # None: a slot is reserved for it
 
@@ -162,6 +163,8 @@ class Growth:
     def holds_back(self, endpoint: int) -> bool:
         """Whether in an outage acquires do not connect themselves."""
         outage = self.outage(endpoint)
+        if outage is not None and outage.is_hopeless:
+            return False
         return self.reconnect_timeout > 0 or self.fails_fast or (outage is not None and outage.is_refusal)
 
     def may_connect(self, endpoint: int) -> bool:
@@ -177,7 +180,13 @@ class Growth:
 
     def pool_creates(self, endpoint: int) -> bool:
         outage = self.outage(endpoint)
-        return self.in_background or (outage is not None and (self.reconnect_timeout > 0 or outage.is_refusal))
+        return self.in_background or (outage is not None and self.waits_out(outage))
+
+    def waits_out(self, outage: Outage | None) -> bool:
+        """Whether those who wait go on waiting after a connect has failed."""
+        if outage is None:
+            return self.reconnect_timeout > 0
+        return not outage.is_hopeless and (self.reconnect_timeout > 0 or outage.is_refusal)
 
     def wants_slot(self, endpoint: int) -> bool:
         """Whether somebody waits for whom nothing is created yet, though it might be."""
@@ -371,15 +380,16 @@ class Growth:
         return ticket.state != 'closing'
 
     @asked
-    def failed(self, ticket: 'Conn', error: BaseException, is_refusal: bool, now: float) -> int:
+    def failed(
+        self, ticket: 'Conn', error: BaseException, is_refusal: bool, now: float, is_hopeless: bool = False
+    ) -> int:
         pool, endpoint = self.pool, ticket.endpoint
         known = self.end_create(ticket, now)
         pool.counters['refused'] += is_refusal
         acq = self.uncover(ticket) or self.first_uncovered(endpoint)
         known.error = error
-        news = self.note_failure(endpoint, ticket, is_refusal, by_pool=True, now=now)
-        rides_it_out = self.reconnect_timeout > 0 or (known.outage is not None and known.outage.is_refusal)
-        if acq is not None and not rides_it_out:
+        news = self.note_failure(endpoint, ticket, is_refusal, by_pool=True, now=now, is_hopeless=is_hopeless)
+        if acq is not None and (is_hopeless or not self.waits_out(known.outage)):
             pool.fail(acq, 'failed', error)
             news |= REACHED
         pool.slot_freed(ticket, for_worker=True)
@@ -449,12 +459,17 @@ class Growth:
 
     # -- outages ------------------------------------------------------------------------------------------------------
 
-    def note_failure(self, endpoint: int, ticket: 'Conn', is_refusal: bool, by_pool: bool, now: float) -> int:
+    def note_failure(
+        self, endpoint: int, ticket: 'Conn', is_refusal: bool, by_pool: bool, now: float, is_hopeless: bool = False
+    ) -> int:
         """A connect has failed. One that began before the outage says nothing new, unless it is the first to be told
         that the server is full."""
         known = self.knowns[endpoint]
         outage = known.outage
         news = 0
+        if is_hopeless and not self.min_size and not known.pinned:
+            self.give_up_attempt(endpoint, ticket, now)
+            return 0
         if outage is None:
             known.failed_at = now
             is_heeded = self.holds_back(endpoint) or self.min_size > 0 or known.pinned > 0 or is_refusal
@@ -479,6 +494,7 @@ class Growth:
             else:
                 outage.delay = min(outage.delay * 2, MAX_DELAY_IF_FULL if is_refusal else MAX_DELAY)
         outage.attempt = None
+        outage.is_hopeless = is_hopeless
         known.failed_at = outage.failed_at = now
         retry_at = now + self.pause(endpoint, outage) * (1 + JITTER * (2 * self.random() - 1))
         if self.reconnect_timeout > 0 and not outage.told:
@@ -523,6 +539,18 @@ class Growth:
             retry_at = outage.failed_at + self.pause(endpoint, outage)
             if outage.retry_at > retry_at:
                 self.wait_until(outage, retry_at)
+
+    @asked
+    def retry_now(self, endpoint: int, now: float) -> None:
+        """Somebody asks who is no waiter."""
+        outage = self.outage(endpoint)
+        if endpoint not in self.pool.endpoints():
+            return
+        if outage is not None and outage.state == 'pausing':
+            self.allow_retry(outage, now)
+            self.pool.note_wanting(endpoint)
+            self.note_short(endpoint, now)
+        self.pool.dispatch(for_worker=True)
 
     def end_pause_if_over(self, endpoint: int, now: float) -> bool:
         outage = self.outage(endpoint)

@@ -73,6 +73,9 @@ GROWTH: st.SearchStrategy[Growing] = st.sampled_from(
     ]
 )
 MAX_WORKERS = st.sampled_from([0, 0, 1, 2, 3, 4])
+END_OF_CREATE = st.sampled_from(
+    ['grow', 'grow', 'grow', 'grow', 'fail', 'fail', 'refuse', 'refuse', 'hopeless', 'known', 'cancel']
+)
 ACQUIRE = st.sampled_from(['connect', 'connect', 'connect', 'ask', 'try'])
 
 
@@ -513,7 +516,7 @@ class PoolMachine(RuleBasedStateMachine):
             self.growing.append((ticket, entry))
 
     @precondition(lambda self: self.growing)
-    @rule(index=INDEX, how=st.sampled_from(['grow', 'grow', 'grow', 'fail', 'fail', 'refuse', 'cancel']), count=COUNT)
+    @rule(index=INDEX, how=END_OF_CREATE, count=COUNT)
     def end_create(self, index: int, how: str, count: int) -> None:
         for _ in range(count):
             if self.growing:
@@ -531,10 +534,14 @@ class PoolMachine(RuleBasedStateMachine):
             self.model.growth.cancelled(ticket, self.now)
             assert self.core.grow_cancelled(entry, self.now) == 0
         else:
+            if how == 'known' and (conns := [conn for conn in self.model.conns if conn.number is not None]):
+                with pytest.raises(ValueError, match='expected a new connection'):
+                    self.core.grown(entry, self.connections[conns[0].number or 0], self.now)
             error = OSError(how)
             is_refusal = how == 'refuse' and self.grows
-            news = self.model.growth.failed(ticket, error, is_refusal, self.now)
-            assert self.core.grow_failed(entry, error, error, is_refusal, self.now) == news
+            is_hopeless = how == 'hopeless'
+            news = self.model.growth.failed(ticket, error, is_refusal, self.now, is_hopeless)
+            assert self.core.grow_failed(entry, error, error, is_refusal, self.now, is_hopeless) == news
         # It has ended once.
         size = self.core.size
         assert self.core.grow_cancelled(entry, self.now) == 0
@@ -564,6 +571,13 @@ class PoolMachine(RuleBasedStateMachine):
         if chance == 0 or self.model.growth.knowns:
             self.model.growth.pin(endpoint, size, self.now)
             self.core.pin(self.spell(endpoint, anew), size, self.now)
+
+    @precondition(lambda self: self.model.growth.knowns)
+    @rule(endpoint=ENDPOINT, anew=ANEW)
+    def retry_now(self, endpoint: int, anew: bool) -> None:
+        self.step()
+        self.model.growth.retry_now(endpoint, self.now)
+        self.core.retry_now(self.spell(endpoint, anew), self.now)
 
     @rule(index=INDEX, unwatch=st.booleans())
     def wait_until_filled(self, index: int, unwatch: bool) -> None:

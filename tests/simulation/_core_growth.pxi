@@ -1,7 +1,9 @@
-# Which endpoints the naive pool cannot connect to, and what it creates itself where acquires are held back. Minimums,
-# pins, and creates in the background where there is no outage are not known here: see growth.py. Everything is looked
-# for by walking through all there is. The rules are those of OPERATIONS.md, sections 3 and 4, and of docs/sizing.md and
-# docs/reconnecting.md.
+# What the naive pool creates itself, and which endpoints it cannot connect to: as tests/engine/growing.py has it,
+# compiled. Everything is looked for by walking through all there is. The rules are those of OPERATIONS.md, sections 3
+# and 4, and of docs/sizing.md and docs/reconnecting.md.
+
+cdef enum:
+    MAX_FILLS = 2           # connects to an endpoint at a time to reach its minimum, without max_connecting
 
 cdef enum:                  # Outage.state
     PAUSING
@@ -14,6 +16,7 @@ cdef enum:                  # news
     LASTS = 4
     ASKS_AGAIN = 8
 
+cdef double FILL_PAUSE = 0.2
 cdef double FIRST_DELAY = 0.010
 cdef double MAX_DELAY = 5.0
 cdef double MAX_DELAY_WITH_WAITERS = 0.1
@@ -33,6 +36,7 @@ cdef class Outage:
     cdef double forgotten_at    # if nobody tries until then
     cdef double delay
     cdef bint is_refusal        # the server has said that it is full
+    cdef bint is_hopeless       # no server has caused it: only what is created for a minimum waits for the pauses
     cdef bint told
     cdef Conn attempt           # None: a slot is reserved for it
 
@@ -46,15 +50,17 @@ cdef class Outage:
 
 
 cdef class Known:
-    """What is remembered of an endpoint as long as it has connections, waiters or an outage."""
+    """What is remembered of an endpoint as long as it has connections, waiters, a pin or an outage."""
 
+    cdef int pinned
+    cdef bint filled
     cdef double used_at         # when a connection of it was in use last
     cdef double failed_at
     cdef object error
     cdef Outage outage
 
     def __repr__(self):
-        return f'<used at {self.used_at}, outage: {self.outage!r}>'
+        return f'<pinned {self.pinned}, used at {self.used_at}, outage: {self.outage!r}>'
 
 
 # -- what is remembered --------------------------------------------------------------------------------------------
@@ -73,8 +79,8 @@ cdef Known remember(Model m, int endpoint):
 
 
 cdef Known known_of(Model m, int endpoint):
-    # None where nothing is remembered: in a pool without any of this.
-    return remember(m, endpoint) if m.grows else None
+    # None where nothing is remembered: in a pool without any of this, of endpoints that were not pinned.
+    return remember(m, endpoint) if m.grows else m.knowns.get(endpoint)
 
 
 cdef Outage outage_of(Model m, int endpoint):
@@ -91,15 +97,16 @@ cdef int note_used(Model m, int endpoint, double at) except -1:
 
 cdef bint is_remembered(Model m, int endpoint) except -1:
     cdef Known known = m.knowns.get(endpoint)
-    return known is not None and not m.closed and known.outage is not None
+    return known is not None and not m.closed and (known.pinned > 0 or known.outage is not None)
 
 
 cdef int forget_empty(Model m) except -1:
-    # At the end of whatever was asked.
     cdef int endpoint
     for endpoint in list(m.knowns):
         if m.count(endpoint, IS_ANY) == 0 and m.head(endpoint) is None and not is_remembered(m, endpoint):
             del m.knowns[endpoint]
+            if endpoint in m.short:
+                m.short.remove(endpoint)
     return 0
 
 
@@ -122,6 +129,8 @@ cdef bint may_attempt(Model m, int endpoint) except -1:
 cdef bint holds_back(Model m, int endpoint) except -1:
     # Whether in an outage acquires do not connect themselves.
     cdef Outage outage = outage_of(m, endpoint)
+    if outage is not None and outage.is_hopeless:
+        return False
     return m.reconnect_timeout > 0 or m.fails_fast or (outage is not None and outage.is_refusal)
 
 
@@ -138,7 +147,14 @@ cdef bint may_connect(Model m, int endpoint) except -1:
 
 cdef bint pool_creates(Model m, int endpoint) except -1:
     cdef Outage outage = outage_of(m, endpoint)
-    return outage is not None and (m.reconnect_timeout > 0 or outage.is_refusal)
+    return m.in_background or (outage is not None and waits_out(m, outage))
+
+
+cdef bint waits_out(Model m, Outage outage) except -1:
+    # Whether those who wait go on waiting after a connect has failed.
+    if outage is None:
+        return m.reconnect_timeout > 0
+    return not outage.is_hopeless and (m.reconnect_timeout > 0 or outage.is_refusal)
 
 
 cdef bint wants_slot(Model m, int endpoint) except -1:
@@ -158,6 +174,103 @@ cdef bint fails_at_once(Model m, int endpoint) except -1:
     )
 
 
+# -- minimums ------------------------------------------------------------------------------------------------------
+
+cdef int core_count(Model m, int endpoint) except -1:
+    # How many idle connections of an endpoint are core.
+    cdef Known known = m.knowns.get(endpoint)
+    return max(m.min_idle, m.min_size, 0 if known is None else known.pinned)
+
+
+cdef bint is_busy(Model m, int endpoint) except -1:
+    cdef Known known = known_of(m, endpoint)
+    if known is not None and known.pinned:
+        return True
+    return m.count(endpoint, IS_CHECKED_OUT) > 0 or m.head(endpoint) is not None
+
+
+cdef int minimum_of(Model m, int endpoint, double now) except -1:
+    cdef Known known = known_of(m, endpoint)
+    cdef int minimum
+    if known is None:
+        return 0
+    minimum = known.pinned
+    if is_busy(m, endpoint) or known.used_at + m.idle_timeout > now:
+        minimum = max(minimum, m.min_size)
+    return min(minimum, m.max_size)
+
+
+cdef int note_short(Model m, int endpoint, double now) except -1:
+    # Something has changed at an endpoint: it may have too few connections now.
+    cdef bint is_short = m.count(endpoint, IS_ANY) < minimum_of(m, endpoint, now) and not m.closed
+    if is_short and endpoint not in m.short:
+        m.short.append(endpoint)
+    elif not is_short and endpoint in m.short:
+        m.short.remove(endpoint)
+    return 0
+
+
+cdef int fill(Model m) except -1:
+    # "Waiters come first"; each endpoint that is short gets one slot in turn, while there is room.
+    cdef int endpoint, aim, limit
+    if m.refill_at < INFINITY or m.suspended or m.closed or not m.opened:
+        return 0
+    while m.short and len(m.conns) < m.total_max_size and not m.wanting_slots():
+        endpoint = m.short.pop(0)
+        aim = max(remember(m, endpoint).pinned, m.min_size)
+        limit = m.max_connecting if m.max_connecting else MAX_FILLS
+        if (
+            m.count(endpoint, IS_ANY) < min(aim, m.max_size)
+            and m.count(endpoint, 1 << CREATING) < limit
+            and may_attempt(m, endpoint)
+        ):
+            reserve(m, endpoint)
+            if m.count(endpoint, IS_ANY) < aim:
+                m.short.append(endpoint)
+    return 0
+
+
+cdef int pin(Model m, int endpoint, int size, double now) except -1:
+    cdef Known known
+    if size == 0 and m.count(endpoint, IS_ANY) == 0 and m.head(endpoint) is None and not is_remembered(m, endpoint):
+        return 0
+    known = remember(m, endpoint)
+    known.pinned = size
+    known.filled = False
+    m.pass_time(now)
+    note_filled(m)
+    m.sort_idle(endpoint)
+    note_short(m, endpoint, now)
+    forget_empty(m)
+    m.dispatch(for_worker=True)
+    end_step(m, now)
+    return 0
+
+
+cdef list unfilled(Model m):
+    cdef Known known
+    cdef int endpoint, has
+    cdef list found = []
+    for endpoint in sorted(m.knowns):
+        known = m.knowns[endpoint]
+        if known.pinned and not known.filled:
+            has = m.count(endpoint, IS_ANY) - m.count(endpoint, 1 << CREATING | IS_CLOSING)
+            found.append((endpoint, has, known.pinned))
+    return found
+
+
+cdef int note_filled(Model m) except -1:
+    cdef int endpoint, has, size
+    cdef bint all_are = True
+    for endpoint, has, size in unfilled(m):
+        (<Known>m.knowns[endpoint]).filled = has >= min(size, m.max_size)
+        all_are = all_are and has >= min(size, m.max_size)
+    if m.fill_watchers and (all_are or m.closed):
+        m.told += m.fill_watchers
+        m.fill_watchers.clear()
+    return 0
+
+
 # -- slots ---------------------------------------------------------------------------------------------------------
 
 cdef int reserve(Model m, int endpoint) except -1:
@@ -166,6 +279,7 @@ cdef int reserve(Model m, int endpoint) except -1:
     if endpoint not in m.turns:
         m.turns.append(endpoint)
     begin_attempt(m, endpoint, None)
+    m.must_call = True
     return 0
 
 
@@ -210,7 +324,7 @@ cdef Conn take_create(Model m, double now):
         cover(m, slot.endpoint, slot)
         m.note_wanting(slot.endpoint)
         slot.job = CREATE_JOB
-    forget_empty(m)
+    end_step(m, now)
     return slot
 
 
@@ -226,7 +340,9 @@ cdef bint may_begin(Model m, Conn slot) except -1:
         return False
     if <int>len(m.conns) - m.count(ALL, IS_CLOSING) > m.total_max_size:
         return False
-    return m.count_waiting(endpoint) > begun and not (held_back and holds_back(m, endpoint))
+    if m.count_waiting(endpoint) > begun and not (held_back and holds_back(m, endpoint)):
+        return True
+    return m.count(endpoint, IS_ANY) <= max(remember(m, endpoint).pinned, m.min_size) and not held_back
 
 
 cdef Acq first_uncovered(Model m, int endpoint):
@@ -276,9 +392,11 @@ cdef bint grown(Model m, Conn ticket, int number, double now) except -1:
     end_outage(m, endpoint)
     m.note_wanting(endpoint)
     m.settle(ticket, now, True, True, used_at)
+    note_filled(m)
+    note_short(m, endpoint, now)
     m.note_wanting(endpoint)
     m.dispatch(for_worker=True)
-    forget_empty(m)
+    end_step(m, now)
     return ticket.state != CLOSING
 
 
@@ -291,7 +409,9 @@ cdef int end_create(Model m, Conn ticket, double now) except -1:
     return 0
 
 
-cdef int grow_failed(Model m, Conn ticket, object error, bint is_refusal, double now) except -1:
+cdef int grow_failed(
+    Model m, Conn ticket, object error, bint is_refusal, bint is_hopeless, double now
+) except -1:
     cdef int endpoint = ticket.endpoint
     cdef Known known = remember(m, endpoint)
     cdef Acq acq
@@ -302,14 +422,12 @@ cdef int grow_failed(Model m, Conn ticket, object error, bint is_refusal, double
     if acq is None:
         acq = first_uncovered(m, endpoint)
     known.error = error
-    news = note_failure(m, endpoint, ticket, is_refusal, True, now)
-    if acq is not None and not (
-        m.reconnect_timeout > 0 or (known.outage is not None and known.outage.is_refusal)
-    ):
+    news = note_failure(m, endpoint, ticket, is_refusal, is_hopeless, True, now)
+    if acq is not None and (is_hopeless or not waits_out(m, known.outage)):
         m.fail(acq, FAILED, error)
         news |= REACHED
     m.slot_freed(ticket, for_worker=True)
-    forget_empty(m)
+    end_step(m, now)
     return news
 
 
@@ -318,7 +436,7 @@ cdef int grow_cancelled(Model m, Conn ticket, double now) except -1:
     uncover(m, ticket)
     give_up_attempt(m, ticket.endpoint, ticket, now)
     m.slot_freed(ticket, for_worker=True)
-    forget_empty(m)
+    end_step(m, now)
     return 0
 
 
@@ -328,6 +446,8 @@ cdef int connected(Model m, int endpoint, double now) except -1:
     if known_of(m, endpoint) is not None:
         m.pass_time(now)
         end_outage(m, endpoint)
+        note_filled(m)
+        note_short(m, endpoint, now)
         m.note_wanting(endpoint)
         m.dispatch(for_worker=True)
     return 0
@@ -344,7 +464,7 @@ cdef int connect_failed(
     m.pass_time(now)
     known.error = error
     m.refused_count += is_refusal
-    news = note_failure(m, ticket.endpoint, ticket, is_refusal, False, now)
+    news = note_failure(m, ticket.endpoint, ticket, is_refusal, False, False, now)
     if not (may_ask_again and (is_refusal or m.reconnect_timeout > 0)):
         m.note_wanting(ticket.endpoint)
         return news         # it is cancelled next
@@ -356,7 +476,7 @@ cdef int connect_failed(
     acq.conn = None
     acq.state = NOTHING
     m.slot_freed(ticket, for_worker=True)
-    forget_empty(m)
+    end_step(m, now)
     return news | ASKS_AGAIN
 
 
@@ -375,16 +495,21 @@ cdef int fail_where_nothing_comes(Model m, int endpoint) except -1:
 
 # -- outages -------------------------------------------------------------------------------------------------------
 
-cdef int note_failure(Model m, int endpoint, Conn ticket, bint is_refusal, bint by_pool, double now) except -1:
+cdef int note_failure(
+    Model m, int endpoint, Conn ticket, bint is_refusal, bint is_hopeless, bint by_pool, double now
+) except -1:
     # "The pauses". One that began before the outage says nothing new, unless it is the first to be told that the server
     # is full.
     cdef Known known = remember(m, endpoint)
     cdef Outage outage = known.outage
     cdef int news = 0
     cdef double retry_at
+    if is_hopeless and m.min_size == 0 and known.pinned == 0:
+        give_up_attempt(m, endpoint, ticket, now)
+        return 0
     if outage is None:
         known.failed_at = now
-        if not (holds_back(m, endpoint) or is_refusal):
+        if not (holds_back(m, endpoint) or m.min_size > 0 or known.pinned > 0 or is_refusal):
             return 0
         news = BEGAN
         outage = known.outage = Outage.__new__(Outage)
@@ -405,6 +530,7 @@ cdef int note_failure(Model m, int endpoint, Conn ticket, bint is_refusal, bint 
         else:
             outage.delay = min(outage.delay * 2, MAX_DELAY_IF_FULL if is_refusal else MAX_DELAY)
     outage.attempt = None
+    outage.is_hopeless = is_hopeless
     known.failed_at = outage.failed_at = now
     retry_at = now + pause_of(m, endpoint, outage) * (1 + JITTER * (2 * m.luck - 1))
     if m.reconnect_timeout > 0 and not outage.told:
@@ -413,7 +539,7 @@ cdef int note_failure(Model m, int endpoint, Conn ticket, bint is_refusal, bint 
             news |= LASTS if by_pool else 0
         else:
             retry_at = min(retry_at, max(outage.began_at + m.reconnect_timeout, now + FIRST_DELAY * (1 - JITTER)))
-    pause_until(outage, retry_at)
+    pause_until(m, outage, retry_at)
     return news
 
 
@@ -423,15 +549,24 @@ cdef double pause_of(Model m, int endpoint, Outage outage) except -1:
     return min(max(outage.delay / 8, FIRST_DELAY), MAX_DELAY_WITH_WAITERS)
 
 
-cdef int pause_until(Outage outage, double retry_at) except -1:
+cdef int pause_until(Model m, Outage outage, double retry_at) except -1:
     outage.state = PAUSING
     outage.retry_at = retry_at
+    call_if_first(m, outage)
     return 0
 
 
-cdef int allow_retry(Outage outage, double now) except -1:
+cdef int allow_retry(Model m, Outage outage, double now) except -1:
     outage.state = DUE
     outage.forgotten_at = now + max(MEMORY_OF_OUTAGES, 2 * outage.delay)
+    call_if_first(m, outage)
+    return 0
+
+
+cdef int call_if_first(Model m, Outage outage) except -1:
+    # Whoever waits for the next timer has to be told if that is another one.
+    if outage.comes_up_at() <= next_retry(m):
+        m.must_call = True
     return 0
 
 
@@ -451,7 +586,7 @@ cdef int shorten_pause(Model m, int endpoint) except -1:
     if outage is not None and outage.state == PAUSING:
         retry_at = outage.failed_at + pause_of(m, endpoint, outage)
         if outage.retry_at > retry_at:
-            pause_until(outage, retry_at)
+            pause_until(m, outage, retry_at)
     return 0
 
 
@@ -459,9 +594,25 @@ cdef bint end_pause_if_over(Model m, int endpoint, double now) except -1:
     cdef Outage outage = outage_of(m, endpoint)
     if outage is None or outage.state != PAUSING or outage.retry_at > now:
         return False
-    allow_retry(outage, now)
+    allow_retry(m, outage, now)
     m.note_wanting(endpoint)
+    note_short(m, endpoint, now)
     return True
+
+
+cdef int retry_now(Model m, int endpoint, double now) except -1:
+    # Somebody asks who is no waiter.
+    cdef Outage outage
+    if m.count(endpoint, IS_ANY) == 0 and m.head(endpoint) is None and not is_remembered(m, endpoint):
+        return 0
+    outage = outage_of(m, endpoint)
+    if outage is not None and outage.state == PAUSING:
+        allow_retry(m, outage, now)
+        m.note_wanting(endpoint)
+        note_short(m, endpoint, now)
+    m.dispatch(for_worker=True)
+    end_step(m, now)
+    return 0
 
 
 cdef int begin_attempt(Model m, int endpoint, Conn ticket) except -1:
@@ -478,7 +629,7 @@ cdef int give_up_attempt(Model m, int endpoint, Conn ticket, double now) except 
     # It has ended, and says nothing about the server.
     cdef Outage outage = outage_of(m, endpoint)
     if outage is not None and outage.state == TRYING and outage.attempt is ticket:
-        allow_retry(outage, now)
+        allow_retry(m, outage, now)
     return 0
 
 
@@ -491,13 +642,13 @@ cdef int end_refusal(Model m, int endpoint, double now) except -1:
     # One of its connections was closed: the server may have room.
     cdef Outage outage = outage_of(m, endpoint)
     if outage is not None and outage.state == PAUSING and outage.is_refusal:
-        allow_retry(outage, now)
+        allow_retry(m, outage, now)
     return 0
 
 
 # -- timers and workers --------------------------------------------------------------------------------------------
 
-cdef int run_timers(Model m, double now) except -1:
+cdef int run_timers(Model m, double now, bint by_worker) except -1:
     cdef bint is_due = m.pass_time(now)
     cdef Known known
     cdef int endpoint, first
@@ -509,24 +660,76 @@ cdef int run_timers(Model m, double now) except -1:
                 first = endpoint
         known = m.knowns[first]
         if known.outage.state == PAUSING:
-            allow_retry(known.outage, now)
+            allow_retry(m, known.outage, now)
             m.note_wanting(first)
+            note_short(m, first, now)
             is_due = True
         else:
             known.outage = None
             forget_empty(m)
+    if m.refill_at <= now:
+        m.refill_at = INFINITY
+        is_due = True
     if is_due:
         m.dispatch(for_worker=True)
-    forget_empty(m)
+    if by_worker:
+        m.must_call = False
+    end_step(m, now)
+    return 0
+
+
+cdef int hand_over_slots(Model m, double now) except -1:
+    # There is no worker: the waiters get the slots. Minimums are filled later.
+    cdef Conn slot
+    cdef Acq acq
+    m.pass_time(now)
+    while True:
+        slot = take_reserved(m)
+        if slot is None:
+            m.serve_slots(for_worker=True)
+            slot = take_reserved(m)
+        if slot is None:
+            break
+        free_slot(m, slot, now)
+        acq = m.head(slot.endpoint)
+        if (
+            acq is not None
+            and not m.suspended
+            and <int>len(m.conns) < m.total_max_size
+            and may_connect(m, slot.endpoint)
+        ):
+            m.serve_ticket(acq)
+        m.note_wanting(slot.endpoint)
+        note_short(m, slot.endpoint, now)
+        forget_empty(m)
+    if m.short:
+        m.refill_at = now + FILL_PAUSE
+    m.must_call = False
+    m.tell_if_empty()
     return 0
 
 
 cdef int close_growth(Model m, double now) except -1:
     cdef Conn slot
+    m.refill_at = INFINITY
     while True:
         slot = take_reserved(m)
         if slot is None:
             break
         free_slot(m, slot, now)
     m.tell_if_empty()
+    return 0
+
+
+cdef int end_step(Model m, double now) except -1:
+    # The end of whatever was asked.
+    if not m.knowns:
+        m.must_call = False
+        return 0
+    note_filled(m)
+    if m.must_call:
+        m.must_call = False
+        if not m.closed and not m.has_workers:
+            hand_over_slots(m, now)
+    forget_empty(m)
     return 0

@@ -57,6 +57,9 @@ cdef enum:              # the questions
     TAKE_CREATE
     END_CREATE
     RUN_TIMERS
+    PIN
+    CHANGE_WORKERS
+    OPEN
     DRAIN
     RESUME
     RESIZE
@@ -70,7 +73,7 @@ QUESTION_NAMES = (
     'discard', 'take out', 'take ready', 'mark unchecked', 'leave check', 'begin pool check', 'end pool check',
     'give up checks', 'release', 'begin release', 'end release', 'take doomed', 'dispose',
     'advance', 'expire', 'next due', 'watch', 'misuse', 'take create',
-    'end create', 'run timers', 'drain', 'resume', 'resize', 'suspend', 'doom acquired',
+    'end create', 'run timers', 'pin', 'change workers', 'open', 'drain', 'resume', 'resize', 'suspend', 'doom acquired',
     'close',
 )
 
@@ -78,7 +81,7 @@ QUESTION_NAMES = (
 cdef int[QUESTIONS] COMMON = [
     24, 6, 12, 2, 3, 3, 1, 4, 8, 3,
     2, 3, 6, 1, 3, 6, 8, 1, 32, 4, 6, 12, 8,
-    4, 3, 3, 2, 2, 12, 12, 6, 2, 8, 1, 1, 1,
+    4, 3, 3, 2, 2, 12, 12, 6, 3, 1, 8, 2, 8, 1, 1, 1,
     1,
 ]
 
@@ -198,6 +201,8 @@ cdef class World:
     cdef int bursts             # of eight questions so many are of the kind of the one before
     cdef bint deaf              # the collector cannot be told when something is due earlier
     cdef bint spelled           # the manager has a normalize()
+    cdef bint may_pin
+    cdef bint lives_vary        # min_size was set: when core connections are due depends on what else is in use
     cdef bint were_told         # in this step, the workers were told of the next timer
     cdef double told_retry      # when the one is due that they know of
     cdef double tick_time
@@ -246,7 +251,9 @@ cdef class World:
         model.keeps_idle = not dice.one_in(10)
         model.max_uses = 1 + dice.below(5) if dice.one_in(4) else 0
         model.lifetime_jitter = 0.25 if dice.one_in(8) else 0.0
+        model.opened = not dice.one_in(8)
         self.deaf = dice.one_in(8)
+        self.may_pin = bool(model.keeps_idle) and model.max_lifetime > 0 and dice.one_in(4)
         self.tick_time = TICK
         self.told_retry = INFINITY
         self.growing = []
@@ -287,9 +294,12 @@ cdef class World:
             serves_oldest=model.serves_oldest,
             counts_idle_only=model.counts_idle_only,
             keeps_idle=bool(model.keeps_idle),
+            opened=bool(model.opened),
             max_uses=model.max_uses,
             lifetime_jitter=model.lifetime_jitter,
             random=self.read_luck,
+            min_size=model.min_size,
+            creates_in_background=bool(model.in_background),
             max_connecting=model.max_connecting,
             reconnect_timeout=model.reconnect_timeout,
             fails_fast=bool(model.fails_fast),
@@ -309,18 +319,26 @@ cdef class World:
 
     def call_workers(self):
         self.were_told = True
-        return True
+        return bool(self.model.has_workers)
 
     cdef int draw_growth(self) except -1:
         cdef Dice dice = self.dice
         cdef Model model = self.model
         model.grows = True
         model.max_connecting = dice.below(3)
+        model.in_background = dice.one_in(2)
         model.reconnect_timeout = RECONNECT_TIMEOUTS[dice.below(4)]
         model.fails_fast = model.reconnect_timeout == 0 and dice.one_in(3)
+        if self.may_grow_to_minimum():
+            model.min_size = dice.below(model.max_size + 1)
+        self.lives_vary = model.min_size > 0
         # No two timers are due at the same time: it would be the core's choice whose turn it is.
         self.tick_time = 2.0 ** -20
         return 0
+
+    cdef bint may_grow_to_minimum(self) noexcept:
+        # What is closed as soon as it is there would be created for ever.
+        return bool(self.model.keeps_idle) and self.model.max_lifetime > 0 and self.model.idle_timeout > 0
 
     cdef int draw_rates(self) except -1:
         cdef int[QUESTIONS] rates
@@ -329,7 +347,7 @@ cdef class World:
             share = COMMON[question]
             if question >= RESIZE:      # less happens after these
                 rates[question] = share if self.dice.one_in(4) else 0
-            elif (question == TAKE_CREATE or question == END_CREATE) and not self.model.grows:
+            elif TAKE_CREATE <= question <= CHANGE_WORKERS and not self.may_ask_to_grow(question):
                 rates[question] = 0
             elif question != ACQUIRE and self.dice.one_in(5):
                 rates[question] = 0
@@ -350,6 +368,13 @@ cdef class World:
             if rates[question]:
                 self.questions[question] = question
         return 0
+
+    cdef bint may_ask_to_grow(self, int question) noexcept:
+        if question == PIN:
+            return self.may_pin
+        if question == CHANGE_WORKERS:
+            return False        # the state machine knows pools without workers
+        return self.model.grows or self.may_pin or question == RUN_TIMERS
 
     # -- choosing -----------------------------------------------------------------------------------------------------
 
@@ -443,7 +468,7 @@ cdef class World:
         self.model.end_of_request(self.now)
         queued = self.core.request(acq.waiter, self.now)
         # Without workers it may have been served before the call has returned.
-        if queued != (acq.state == WAITS):
+        if queued != (acq.state == WAITS) and not (queued and not self.model.has_workers):
             raise Fault(f'request() gave {queued}, expected {acq!r}')
         return 0
 
@@ -680,7 +705,7 @@ cdef class World:
         acq.waits_from = INFINITY
         acq.notified = self.notified
         self.about(acq, None, endpoint)
-        if self.model.closed:
+        if self.model.closed or not self.model.opened:
             self.refuses(ConnectionPoolClosedError, self.core.take_ready, (spelling, self.now, interval))
             return True
         entry = self.core.take_ready(spelling, self.now, interval)
@@ -803,9 +828,10 @@ cdef class World:
 
     cdef int end_create(self, Conn ticket, int how) except -1:
         cdef object error
-        cdef bint kept, is_refusal
+        cdef bint kept, is_refusal, is_hopeless
         cdef int news
         cdef Py_ssize_t size
+        cdef Conn conn
         self.about(None, ticket, ticket.endpoint)
         if how >= 4:
             self.connects += 1
@@ -818,9 +844,16 @@ cdef class World:
         else:
             error = OSError('a connect of the pool')
             is_refusal = how == 1 and self.model.grows
-            news = grow_failed(self.model, ticket, error, is_refusal, self.now)
+            is_hopeless = how == 2 and self.dice.one_in(4)
+            if how == 3 and self.model.conns and self.dice.one_in(4):
+                conn = <Conn>self.model.conns[self.dice.below(<int>len(self.model.conns))]
+                if conn.number:     # the pool has it already
+                    self.refuses(ValueError, self.core.grown, (ticket.entry, conn, self.now))
+            news = grow_failed(self.model, ticket, error, is_refusal, is_hopeless, self.now)
             self.differ(
-                self.core.grow_failed(ticket.entry, error, error, bool(is_refusal), self.now), news, 'grow_failed()'
+                self.core.grow_failed(ticket.entry, error, error, bool(is_refusal), self.now, bool(is_hopeless)),
+                news,
+                'grow_failed()',
             )
         size = self.core.size
         self.core.grow_cancelled(ticket.entry, self.now)     # it has ended once
@@ -830,18 +863,40 @@ cdef class World:
     cdef bint ask_run_timers(self) except -1:
         # At their time, mostly.
         cdef int how = self.dice.below(8)
+        cdef int endpoint
         cdef double timer = self.core.next_timer()
         if how and timer < INFINITY:
             self.now = max(self.now, timer)
-        if how == 1:
+        if how == 2 and self.model.grows:
+            endpoint = self.choose_endpoint()
+            retry_now(self.model, endpoint, self.now)
+            self.core.retry_now(self.spell(endpoint), self.now)
+        elif how == 1:
             if self.model.pass_time(self.now):
                 self.model.dispatch(for_worker=True)
-            forget_empty(self.model)
+            end_step(self.model, self.now)
             self.core.expire_relief(self.now)
         else:
-            run_timers(self.model, self.now)
+            run_timers(self.model, self.now, how > 2)
             self.core.run_timers(self.now, how > 2)
             self.were_told = True
+        return True
+
+    cdef bint ask_pin(self) except -1:
+        cdef int endpoint = self.choose_endpoint()
+        cdef int size = self.dice.below(4) if self.dice.one_in(2) else 0
+        if self.model.closed:
+            return False
+        self.about(None, None, endpoint)
+        pin(self.model, endpoint, size, self.now)
+        self.core.pin(self.spell(endpoint), size, self.now)
+        return True
+
+    cdef bint ask_change_workers(self) except -1:
+        self.model.has_workers = not self.model.has_workers or self.dice.one_in(2)
+        self.model.must_call = True
+        end_step(self.model, self.now)
+        self.core.ask_workers()
         return True
 
     # -- giving back --------------------------------------------------------------------------------------------------
@@ -1013,15 +1068,58 @@ cdef class World:
         cdef int limit = self.dice.below(5)
         cdef bint for_worker = self.dice.one_in(2)
         cdef int count
+        if self.lives_vary:
+            return self.follow_doom_due(limit if limit else 1)
         count = self.model.doom_due(self.now, limit, for_worker)
         self.dice.note(count)
         self.differ(self.core.doom_due(self.now, limit, for_worker), count, 'doom_due()')
+        return True
+
+    cdef bint follow_doom_due(self, int limit) except -1:
+        # With min_size, the core may be late: a life that ends before its time is noticed when it would have been
+        # looked at. What it closes has to be due; extra connections are never late. Not while somebody wants a slot:
+        # which close is for that one depends on the order.
+        cdef Conn conn
+        cdef Model model = self.model
+        cdef list due = []
+        cdef int count, found = 0
+        cdef bint late = False
+        cdef bint relief_ended
+        if model.wanting_slots():
+            return False
+        relief_ended = model.pass_time(self.now)
+        for conn in model.conns:
+            if conn.state == IDLE and model.deadline(conn) <= self.now:
+                due.append(conn)
+        count = self.core.doom_due(self.now, limit, False)
+        model.batches += 1
+        for conn in due:
+            if conn.entry.state_name == 'closing':
+                found += 1
+                model.doom(
+                    conn,
+                    model.lifetime_reason(conn) if conn.expires_at <= self.now else 'idle',
+                    False,
+                    model.batches,
+                    conn.number,
+                )
+            elif not conn.is_core:
+                late = True
+        self.differ(count, found, 'doom_due()')
+        if late and count < limit:
+            raise Fault('an extra connection is due, and was not doomed')
+        if relief_ended:
+            model.dispatch(for_worker=False)
+        end_step(model, self.now)
+        self.order_doomed()
         return True
 
     cdef bint ask_next_due(self) except -1:
         # Not after every step: asking brings the queue in order, which a pool has to do without.
         cdef double due = self.model.next_due()
         cdef object answer = self.core.next_due()
+        if self.lives_vary:
+            return True
         if answer is None:
             if due != INFINITY:
                 raise Fault(f'next_due() gave None, expected {due}')
@@ -1037,6 +1135,7 @@ cdef class World:
         cdef int min_idle = self.dice.below(max_size + 1)
         cdef int total_max_size = 1 + self.dice.below(SOME)
         cdef Model model = self.model
+        cdef int min_size = model.min_size
         cdef dict limits = {}
         if self.dice.below(4):
             limits['max_size'] = max_size
@@ -1053,17 +1152,44 @@ cdef class World:
             total_max_size = model.total_max_size
         limits['max_waiting'] = max_waiting = 1 + self.dice.below(3) if self.dice.one_in(4) else 0
         limits['max_workers'] = max_workers = 1 + self.dice.below(4) if self.dice.one_in(4) else 0
-        model.resize(self.now, min_idle, max_size, total_max_size, max_waiting, max_workers)
+        if self.may_grow_to_minimum() and self.dice.one_in(2):
+            min_size = self.dice.below(3)
+        if self.will_lack(min_size, max_size) > 1:
+            return False        # the core decides on their order
+        if min_size:
+            self.lives_vary = True
+            self.tick_time = 2.0 ** -20
+        limits['min_size'] = min_size
+        model.resize(self.now, min_idle, max_size, total_max_size, max_waiting, max_workers, min_size)
         self.core.resize(self.now, **limits)
         self.order_doomed()
         self.look_at_all = True
         return True
+
+    cdef int will_lack(self, int min_size, int max_size) except -1:
+        # The endpoints that would have to be filled and are not known to.
+        cdef Model model = self.model
+        cdef Known known
+        cdef int endpoint, size, found = 0
+        for endpoint in range(self.endpoint_count):
+            known = model.knowns.get(endpoint)
+            size = max(min_size, 0 if known is None else known.pinned)
+            if endpoint not in model.short and model.count(endpoint, IS_ANY) < min(size, max_size):
+                found += known is not None or model.count(endpoint, IS_ANY) > 0 or model.head(endpoint) is not None
+        return found
 
     cdef bint ask_drain(self) except -1:
         cdef int endpoint = self.dice.below(self.endpoint_count)
         cdef bint idle_only = self.dice.one_in(3)
         self.model.drain(endpoint, self.now, idle_only)
         self.core.drain(self.endpoints[endpoint], self.now, idle_only)
+        self.look_at_all = True
+        return True
+
+    cdef bint ask_open(self) except -1:
+        if self.model.opened and self.dice.below(8):
+            return False
+        self.differ(self.core.open(self.now), self.model.open(self.now), 'open()')
         self.look_at_all = True
         return True
 
@@ -1088,8 +1214,13 @@ cdef class World:
 
     cdef int end_suspension(self) except -1:
         cdef int all_of_them = <int>len(self.model.conns) + 1
-        self.model.doom_due(self.now, all_of_them, True)
-        self.core.doom_due(self.now, all_of_them, True)
+        if self.lives_vary:
+            while self.model.suspended and self.model.waiting:
+                self.cancel(<Acq>self.model.waiting[0])
+            self.follow_doom_due(all_of_them)
+        else:
+            self.model.doom_due(self.now, all_of_them, True)
+            self.core.doom_due(self.now, all_of_them, True)
         self.compare_step()
         self.ask_resume()
         self.compare_step()
@@ -1117,6 +1248,10 @@ cdef class World:
         if self.watchers and self.dice.one_in(2):
             watcher = <Watcher>self.watchers.pop(self.dice.below(<int>len(self.watchers)))
             waits = watcher in self.model.watchers
+            if watcher in self.model.fill_watchers:
+                self.model.fill_watchers.remove(watcher)
+                self.differ(self.core.unwatch(watcher.waiter), True, 'unwatch()')
+                return True
             self.differ(self.core.unwatch(watcher.waiter), waits, 'unwatch()')
             if waits:
                 self.model.watchers.remove(watcher)
@@ -1127,6 +1262,13 @@ cdef class World:
         watcher.told = self.told
         watcher.waiter = Waiter(None)
         watcher.waiter.arm(watcher)
+        if self.model.knowns and self.dice.one_in(2):
+            waits = not self.model.closed and bool(unfilled(self.model))
+            self.differ(self.core.watch_filled(watcher.waiter), waits, 'watch_filled()')
+            if waits:
+                self.watchers.append(watcher)
+                self.model.fill_watchers.append(watcher)
+            return True
         if self.conns and self.dice.one_in(2):
             watcher.conn = <Conn>self.conns[self.dice.below(<int>len(self.conns))]
             waits = watcher.conn.state != GONE
@@ -1333,7 +1475,7 @@ cdef class World:
         if <Py_ssize_t>core.doomed != len(model.doomed) + len(model.doomed_for_worker):
             raise Fault(f'{core.doomed} are doomed, expected {model.doomed!r} and {model.doomed_for_worker!r}')
         # One that could not be told is told again when the next connection is queued: how often is the core's choice.
-        if self.wakes < model.wakes or (self.wakes > model.wakes and not self.deaf):
+        if not self.lives_vary and (self.wakes < model.wakes or (self.wakes > model.wakes and not self.deaf)):
             raise Fault(f'the collector was woken {self.wakes} times, expected {model.wakes}')
         if self.asked_acq is not None:
             self.compare_acq(self.asked_acq)
@@ -1354,8 +1496,8 @@ cdef class World:
         cdef object core = self.core
         cdef double retry = next_retry(model)
         self.differ(core.reserved, count_own(model, ALL, True), 'reserved')
-        if <double>core.next_timer() != min(<double>core.relief_ends_at(), retry):
-            raise Fault(f'next_timer() gave {core.next_timer()}, expected {retry}: {model.knowns}')
+        if <double>core.next_timer() != min(<double>core.relief_ends_at(), retry, model.refill_at):
+            raise Fault(f'next_timer() gave {core.next_timer()}, expected {retry} or {model.refill_at}: {model.knowns}')
         if self.were_told:
             self.told_retry = retry
         self.were_told = False
@@ -1364,15 +1506,28 @@ cdef class World:
         return 0
 
     cdef int judge_growth(self) except -1:
-        # What is remembered is the same.
+        # Pinned endpoints have their size, or what is in the way of that is known. What is remembered is the same.
         cdef Model model = self.model
         cdef Known known
         cdef int endpoint
+        cdef bint fills = not (model.closed or model.suspended or model.refill_at < INFINITY or model.wanting_slots())
+        fills = fills and model.opened and <int>len(model.conns) < model.total_max_size
         for endpoint in model.knowns:
             known = model.knowns[endpoint]
+            if (
+                fills
+                and model.count(endpoint, IS_ANY) < min(known.pinned, model.max_size)
+                and model.count(endpoint, 1 << CREATING) < (model.max_connecting if model.max_connecting else MAX_FILLS)
+                and may_attempt(model, endpoint)
+            ):
+                raise Fault(f'e{endpoint} is pinned, and is not filled')
             error = known.error if known.outage is not None or known.failed_at >= self.now - 1 else None
             if self.core.last_connect_error(self.endpoints[endpoint], self.now - 1) is not error:
                 raise Fault(f'the last error of e{endpoint} is not {error!r}')
+        if not model.closed:
+            found = sorted([((<Endpoint>e).number, has, size) for e, has, size in self.core.unfilled_endpoints()])
+            if found != unfilled(model):
+                raise Fault(f'unfilled_endpoints() gave {found}, expected {unfilled(model)}')
         return 0
 
     cdef int compare_all(self) except -1:
@@ -1418,10 +1573,14 @@ cdef class World:
             **{'closed_' + reason: count for reason, count in model.closed_counts.items()},
         }
         stats = core.stats()
+        if abs(stats['use_ns'] - expected['use_ns']) <= 1:      # a sum of floats, in another order
+            expected['use_ns'] = stats['use_ns']
         if stats != expected:
             raise Fault(f'stats() gave {stats}, expected {expected}')
         if core.closed != model.closed:
             raise Fault(f'closed is {core.closed}, expected {model.closed}')
+        if core.opened != model.opened:
+            raise Fault(f'opened is {core.opened}, expected {model.opened}')
         for endpoint in range(self.endpoint_count):
             self.compare_endpoint(endpoint)
         for acq in self.active:
@@ -1524,6 +1683,12 @@ cdef class World:
             return self.ask_end_create()
         if question == RUN_TIMERS:
             return self.ask_run_timers()
+        if question == PIN:
+            return self.ask_pin()
+        if question == CHANGE_WORKERS:
+            return self.ask_change_workers()
+        if question == OPEN:
+            return self.ask_open()
         if question == DRAIN:
             return self.ask_drain()
         if question == SUSPEND:
@@ -1652,6 +1817,10 @@ cdef class World:
         cdef Acq acq
         cdef Conn conn
         self.about(None, None, NOBODY)
+        self.model.has_workers = True
+        if not self.model.opened:
+            self.ask_open()
+            self.compare_step()
         self.end_suspension()
         self.compare_all()
         if self.dice.below(4):

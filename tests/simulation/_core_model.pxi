@@ -201,13 +201,21 @@ cdef class Model:
     cdef long long too_many_count
     cdef long long refused_count
     # -- growth: see _core_growth.pxi
+    cdef int min_size
+    cdef bint in_background
     cdef int max_connecting
     cdef double reconnect_timeout
     cdef bint fails_fast
-    cdef bint grows             # its endpoints are remembered
+    cdef bint grows             # all endpoints are remembered; else those that were pinned
     cdef double luck            # from 0 to 1
+    cdef bint has_workers
+    cdef bint opened
     cdef dict knowns            # endpoint -> Known
+    cdef list short             # endpoints below their minimum, as that was noticed
     cdef list turns             # endpoints with reserved slots, in which they are served
+    cdef list fill_watchers
+    cdef double refill_at       # no minimum is filled before that; INFINITY: there is no pause
+    cdef bint must_call
 
     def __cinit__(self):
         self.conns = []
@@ -224,8 +232,13 @@ cdef class Model:
         self.closed_counts = dict.fromkeys(REASONS[1:], 0)
         self.left = {}
         self.sleeps_until = INFINITY
+        self.has_workers = True
+        self.opened = True
         self.knowns = {}
+        self.short = []
         self.turns = []
+        self.fill_watchers = []
+        self.refill_at = INFINITY
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
@@ -332,7 +345,13 @@ cdef class Model:
 
     cdef double deadline(self, Conn conn) except? -1:
         # "Deadlines": a core connection is due at the end of its lifetime, an extra one when it was not used for long.
-        return conn.expires_at if conn.is_core else min(conn.expires_at, conn.used_at + self.idle_timeout)
+        # With min_size a core one is kept as long as its endpoint lives.
+        cdef double used_at = conn.used_at
+        if conn.is_core:
+            if self.min_size == 0 or is_busy(self, conn.endpoint):
+                return conn.expires_at
+            used_at = remember(self, conn.endpoint).used_at
+        return min(conn.expires_at, used_at + self.idle_timeout)
 
     cdef Conn first_due(self):
         # "Deadlines": ties are broken by the order of release.
@@ -525,6 +544,13 @@ cdef class Model:
         return 'max_uses' if self.is_used_up(conn) else 'lifetime'
 
     cdef int dispatch(self, bint for_worker) except -1:
+        # "One dispatcher": free slots go to waiters first, and then to minimums.
+        self.serve_slots(for_worker)
+        if self.short:
+            fill(self)
+        return 0
+
+    cdef int serve_slots(self, bint for_worker) except -1:
         # A slot goes to whoever is overdue, else to whoever came first of all who may have one. Where the total cap is
         # reached, what was unused for longest is closed, one for each endpoint in need.
         cdef list wanting
@@ -562,6 +588,7 @@ cdef class Model:
 
     cdef int slot_freed(self, Conn gone, bint for_worker) except -1:
         cdef Watcher watcher
+        note_short(self, gone.endpoint, self.latest)
         fail_where_nothing_comes(self, gone.endpoint)
         self.note_wanting(gone.endpoint)
         self.dispatch(for_worker)
@@ -689,7 +716,7 @@ cdef class Model:
     cdef bint try_acquire(self, Acq acq, double now) except -1:
         # What is due is not ready: it has to be closed, and request() does that.
         cdef Conn ready = self.next_idle(acq.endpoint)
-        if self.closed or self.suspended or ready is None or ready.expires_at <= now:
+        if self.closed or self.suspended or not self.opened or ready is None or ready.expires_at <= now:
             return False
         self.count_asked(acq)
         acq.was_idle = True
@@ -706,12 +733,12 @@ cdef class Model:
         cdef bint begins = dead_entry is None and not acq.has_waited and not acq.left_check
         self.count_asked(acq)
         self.doom_dead(acq)
-        if self.closed:
+        relief_ended = self.pass_time(now)
+        if self.closed or not self.opened:
             acq.state = REFUSED
             return 0
         self.pass_overtaking_time(now)
         self.arrive(acq)
-        relief_ended = self.pass_time(now)
         pause_ended = end_pause_if_over(self, acq.endpoint, now)
         head = self.head(acq.endpoint)
         if self.suspended or head is None or acq.arrival < head.arrival:
@@ -751,12 +778,12 @@ cdef class Model:
             self.count_as_relief(dead_entry)
         for conn in doomed:
             self.count_as_relief(conn)
-        if (acq.state == WAITS or relief_ended or pause_ended) and self.wanting_slots():
+        if pause_ended or ((acq.state == WAITS or relief_ended) and self.wanting_slots()):
             self.dispatch(for_worker=True)
         return 0
 
     cdef int end_of_request(self, double now) except -1:
-        forget_empty(self)
+        end_step(self, now)
         return 0
 
     cdef int enter(self, Conn conn, int number, double now) except -1:
@@ -779,7 +806,7 @@ cdef class Model:
             return False
         self.take_conn(acq, conn, now)
         connected(self, acq.endpoint, now)
-        forget_empty(self)
+        end_step(self, now)
         return True
 
     cdef int create_failed(self, Acq acq, double now) except -1:
@@ -794,7 +821,7 @@ cdef class Model:
         self.count_create(conn, now)
         give_up_attempt(self, conn.endpoint, conn, now)
         self.slot_freed(conn, for_worker=True)
-        forget_empty(self)
+        end_step(self, now)
         return 0
 
     cdef int suspect_others(self, int endpoint) except -1:
@@ -832,7 +859,7 @@ cdef class Model:
         cdef int others_out = 0 if self.counts_idle_only else self.count(conn.endpoint, IS_CHECKED_OUT) - 1
         if self.closed or conn.closed_over:
             return False
-        conn.was_core = others_out < self.min_idle - self.count_core_idle(conn.endpoint)
+        conn.was_core = others_out < core_count(self, conn.endpoint) - self.count_core_idle(conn.endpoint)
         note_used(self, conn.endpoint, conn.used_at)
         conn.state = CHECKING
         conn.check_pending = True
@@ -890,7 +917,7 @@ cdef class Model:
             self.dead_count += 1
             if relief_ended:
                 self.dispatch(for_worker=True)
-            forget_empty(self)
+            end_step(self, now)
             return True
         conn.check_pending = not answered
         self.give_back(conn, now, for_worker=True)
@@ -919,7 +946,7 @@ cdef class Model:
         # The next one that needs no check and no close. Who waits comes first.
         cdef Conn conn
         cdef Conn best = None
-        if self.closed or self.suspended or self.head(acq.endpoint) is not None:
+        if self.closed or self.suspended or not self.opened or self.head(acq.endpoint) is not None:
             return False
         for conn in self.conns:
             if conn.endpoint != acq.endpoint or conn.state != IDLE or conn.expires_at <= now:
@@ -958,7 +985,7 @@ cdef class Model:
         self.conns.remove(conn)
         self.detached_count += 1
         self.slot_freed(conn, for_worker=True)
-        forget_empty(self)
+        end_step(self, now)
         return 0
 
     cdef bint discard(self, Acq acq, bint queue, double now, str reason, bint by_user=False) except -1:
@@ -981,7 +1008,7 @@ cdef class Model:
                 self.doom(conn, reason, for_worker=False)
             if relief_ended:
                 self.dispatch(for_worker=False)
-            forget_empty(self)
+            end_step(self, now)
         return out
 
     cdef bint begin_release(self, Acq acq) except -1:
@@ -1015,7 +1042,7 @@ cdef class Model:
         note_used(self, conn.endpoint, conn.used_at)
         if self.waiting and (relief_ended or has_become_idle) and self.wanting_slots():
             self.dispatch(for_worker)
-        forget_empty(self)
+        end_step(self, now)
         return 0
 
     cdef bint settle(
@@ -1077,10 +1104,10 @@ cdef class Model:
         cdef int out = 0 if self.counts_idle_only else self.count(conn.endpoint, IS_CHECKED_OUT) - 1
         cdef int idle_core = self.count_core_idle(conn.endpoint)
         if conn.state == CHECKING:      # back to its place: only a release changes the order
-            conn.is_core = conn.was_core and idle_core < self.min_idle
+            conn.is_core = conn.was_core and idle_core < core_count(self, conn.endpoint)
             conn.state = IDLE
         else:
-            conn.is_core = out < self.min_idle - idle_core
+            conn.is_core = out < core_count(self, conn.endpoint) - idle_core
             conn.state = IDLE
             conn.used_at = used_at
             self.releases += 1
@@ -1128,7 +1155,7 @@ cdef class Model:
             self.give_back(conn, now, for_worker=True)
         acq.conn = None
         acq.state = NOTHING
-        forget_empty(self)
+        end_step(self, now)
         return waited
 
     cdef bint give_up(self, Acq acq, double now) except -1:
@@ -1138,7 +1165,7 @@ cdef class Model:
         self.stop_waiting(acq, now)
         acq.state = NOTHING
         self.timeout_count += 1
-        forget_empty(self)
+        end_step(self, now)
         return True
 
     cdef int disposed(self, Conn conn, double now, bint by_worker) except -1:
@@ -1150,7 +1177,7 @@ cdef class Model:
         self.closed_counts[conn.reason] += 1
         end_refusal(self, conn.endpoint, now)
         self.slot_freed(conn, by_worker)
-        forget_empty(self)
+        end_step(self, now)
         return 0
 
     cdef int doom_due(self, double now, int limit, bint for_worker) except -1:
@@ -1172,7 +1199,7 @@ cdef class Model:
             found += 1
         if relief_ended:
             self.dispatch(for_worker)
-        forget_empty(self)
+        end_step(self, now)
         return found
 
     cdef int sort_idle(self, int only=ALL) except -1:
@@ -1185,11 +1212,11 @@ cdef class Model:
             if only != ALL and endpoint != only:
                 continue
             out = 0 if self.counts_idle_only else self.count(endpoint, IS_CHECKED_OUT)
-            while self.count_core_idle(endpoint) > self.min_idle:
+            while self.count_core_idle(endpoint) > core_count(self, endpoint):
                 conn = self.first_surplus(endpoint, core_first=True)
                 conn.is_core = False
                 earlier = min(earlier, self.deadline(conn))
-            while self.count_core_idle(endpoint) + out < self.min_idle:
+            while self.count_core_idle(endpoint) + out < core_count(self, endpoint):
                 conn = None
                 for other in self.conns:
                     if other.endpoint == endpoint and other.state == IDLE and not other.is_core:
@@ -1204,9 +1231,10 @@ cdef class Model:
         return 0
 
     cdef int resize(
-        self, double now, int min_idle, int max_size, int total_max_size, int max_waiting, int max_workers
+        self, double now, int min_idle, int max_size, int total_max_size, int max_waiting, int max_workers, int min_size
     ) except -1:
         cdef Conn conn
+        cdef Known known
         cdef int endpoint
         self.shrunk = self.shrunk or max_size < self.max_size or total_max_size < self.total_max_size
         self.min_idle = min_idle
@@ -1214,6 +1242,14 @@ cdef class Model:
         self.total_max_size = total_max_size
         self.max_waiting = max_waiting
         self.max_workers = max_workers
+        if min_size:
+            for endpoint in range(MOST_ENDPOINTS):
+                if self.count(endpoint, IS_ANY) or self.head(endpoint) is not None:
+                    known = remember(self, endpoint)
+                    if known.used_at == -INFINITY and self.count(endpoint, 1 << CHECKING):
+                        known.used_at = now     # when it was in use last was not noted without a minimum
+            self.grows = True
+        self.min_size = min_size
         self.batches += 1
         for endpoint in range(MOST_ENDPOINTS):
             while self.count(endpoint, IS_ANY) - self.count(endpoint, IS_CLOSING) > max_size:
@@ -1222,7 +1258,10 @@ cdef class Model:
                     break
                 self.doom(conn, 'shrunk', False, self.batches, endpoint)
         self.sort_idle()
+        note_filled(self)
         for endpoint in range(MOST_ENDPOINTS):
+            if endpoint in self.knowns:
+                note_short(self, endpoint, now)
             self.note_wanting(endpoint)
         self.pass_time(now)
         while (
@@ -1231,8 +1270,17 @@ cdef class Model:
         ):
             pass
         self.dispatch(for_worker=False)
-        forget_empty(self)
+        end_step(self, now)
         return 0
+
+    cdef bint open(self, double now) except -1:
+        if self.opened or self.closed:
+            return False
+        self.opened = True
+        self.pass_time(now)
+        self.dispatch(for_worker=True)
+        end_step(self, now)
+        return True
 
     cdef int close(self, double now) except -1:
         cdef Conn conn
@@ -1254,7 +1302,7 @@ cdef class Model:
                 if conn is None:
                     break
                 self.doom(conn, 'pool_closed', False, self.batches, endpoint)
-        forget_empty(self)
+        end_step(self, now)
         return 0
 
     cdef int drain(self, int endpoint, double now, bint idle_only) except -1:
@@ -1278,9 +1326,10 @@ cdef class Model:
         for conn in self.conns:
             if conn.endpoint == endpoint and conn.state != CLOSING and not conn.reserved and not idle_only:
                 conn.drained = True
+        note_short(self, endpoint, now)
         if relief_ended:
             self.dispatch(for_worker=True)
-        forget_empty(self)
+        end_step(self, now)
         return 0
 
     cdef bint has_outlived(self, double now) except -1:
@@ -1315,7 +1364,7 @@ cdef class Model:
                 self.unserved[endpoint] = self.arrivals + 0.5 if self.has_share(endpoint) else acq.place, acq.arrival
         self.pass_time(now)
         self.dispatch(for_worker=True)
-        forget_empty(self)
+        end_step(self, now)
         return 0
 
     cdef int doom_acquired(self) except -1:
