@@ -15,7 +15,7 @@ from sqlalchemy import event, exc
 from sqlalchemy import pool as original
 
 from gcpool.contrib.sqlalchemy import QueuePool
-from tests.contrib.dbapi import FakeConnection, FakeDriver, FakeError, number_of
+from tests.contrib.dbapi import FakeConnection, FakeDriver, FakeError, number_of, pass_a_tick
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ class TestRecords:
     def test_soft_invalidate(self, driver: FakeDriver) -> None:
         pool = QueuePool(driver.connect, pool_size=1)
         conn = pool.connect()
-        time.sleep(0.001)
+        pass_a_tick()
         conn.invalidate(soft=True)
         assert driver.open == [0]
         conn.close()
