@@ -102,7 +102,7 @@ class TestServing:
 
     @pytest.mark.stress
     def test_no_thread_is_left_out(self, driver: FakeDriver) -> None:
-        pool = QueuePool(driver.connect, pool_size=2, max_overflow=0)
+        pool = QueuePool(driver.connect, pool_size=1, max_overflow=0)
         served = [0] * 12
         end = threading.Event()
         deadline = time.monotonic() + PATIENCE
@@ -110,19 +110,20 @@ class TestServing:
         def work(index: int) -> None:
             while not end.is_set():
                 with pool.connect():
-                    # A thread that does not run yet is not left out: who has a connection keeps it until all wait.
-                    while pool._pool.get_stats()['waiting'] < len(served) - 2 and not end.is_set():
+                    # A thread that does not run is not left out: who has the connection keeps it until all others wait.
+                    while pool._pool.get_stats()['waiting'] < len(served) - 1 and not end.is_set():
                         assert time.monotonic() < deadline
                         time.sleep(0.0005)
                     served[index] += 1
-                if max(served) >= 30:
-                    end.set()
+                    if served[index] >= 15:
+                        end.set()
 
         with ThreadPoolExecutor(len(served)) as threads:
             for done in [threads.submit(work, index) for index in range(len(served))]:
                 done.result(PATIENCE)
-        assert min(served) >= max(served) - 2, served
-        assert len(driver.made) == 2
+        # Those that still wait at the end are served once more.
+        assert max(served) - min(served) <= 2, served
+        assert len(driver.made) == 1
 
 
 class TestConnecting:
