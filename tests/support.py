@@ -5,6 +5,7 @@ What waits stands in ``tests/asyncio_/runtime.py`` and ``tests/threads/runtime.p
 that a test in ``tests/pool/`` becomes one of ``tests/pool_threads/`` by losing its awaits.
 """
 
+import asyncio
 import gc
 import os
 import re
@@ -20,6 +21,19 @@ from typing import Any
 
 # Seconds that nothing here takes unless something is broken. No test waits for them to pass.
 PATIENCE = 30.0
+
+
+def set_debug(loop: asyncio.AbstractEventLoop) -> None:
+    """Have an event loop check what its debug mode checks: calls from other threads, coroutines that nobody awaits.
+
+    It does not note where each handle, future and task is made, which takes longer than most tests. With
+    PYTHONASYNCIODEBUG=1 it does, and failures tell it.
+    """
+    noted = loop.get_debug()
+    loop.set_debug(True)
+    if not noted:
+        # What makes them asks by this method, what checks looks at an attribute.
+        loop.get_debug = lambda: False  # type: ignore[method-assign]
 
 
 class Interruption(BaseException):

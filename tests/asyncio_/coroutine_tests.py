@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import PATIENCE
+from tests.support import PATIENCE, set_debug
 
 LOOPS = ['asyncio', 'uvloop'] if importlib.util.find_spec('uvloop') else ['asyncio']
 
@@ -25,7 +25,7 @@ def new_loop(kind: str) -> asyncio.AbstractEventLoop:
         loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
     else:
         loop = asyncio.new_event_loop()
-    loop.set_debug(True)
+    set_debug(loop)
     return loop
 
 

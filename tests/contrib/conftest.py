@@ -26,6 +26,7 @@ from tests.contrib.servers import (
     running_postgres,
     tcp_listener,
 )
+from tests.support import set_debug
 
 ResultT = TypeVar('ResultT')
 
@@ -65,7 +66,7 @@ with_any_timers = pytest.mark.parametrize('run', NEW_LOOPS, indirect=True)
 def run(request: pytest.FixtureRequest) -> Iterator[Run]:
     """Runs a coroutine function; an error that reaches the loop's exception handler fails the test."""
     loop = NEW_LOOPS[request.param]()
-    loop.set_debug(True)
+    set_debug(loop)
     unhandled: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _loop, context: unhandled.append(context))
 

@@ -90,6 +90,13 @@ def wait_for_waiters(pool: Any, count: int) -> None:
         time.sleep(0.001)
 
 
+def pass_a_tick() -> None:
+    """Wait until the clock by which SQLAlchemy dates connections and their invalidation shows a later time."""
+    now = time.time()
+    while time.time() <= now:
+        time.sleep(0.001)
+
+
 @contextmanager
 def waiting(pool: Any, executor: ThreadPoolExecutor, count: int = 1) -> Iterator[list['Future[Any]']]:
     """Checkouts in threads, that wait for a connection, one after the other."""

@@ -390,15 +390,26 @@ class PostgresServer:
         assert result.returncode == 0, f'psql failed:\n{result.stderr}'
         return result.stdout.strip()
 
-    def count_sessions(self) -> int:
-        """Return the number of clients' sessions, without the one that asks."""
-        return int(self.query(f'SELECT count(*) FROM pg_stat_activity WHERE {OTHER_SESSIONS}'))
+    def count_sessions(self, application: str = '') -> int:
+        """Return the number of clients' sessions, without the one that asks.
 
-    def wait_for_sessions(self, count: int) -> None:
+        :param application: count only those with this ``application_name``
+        """
+        of_application = f" AND application_name = '{application}'" if application else ''
+        return int(self.query(f'SELECT count(*) FROM pg_stat_activity WHERE {OTHER_SESSIONS}{of_application}'))
+
+    def wait_for_sessions(self, count: int, application: str = '') -> None:
         """Wait until there are that many: the server takes a moment to notice the end of one."""
         deadline = time.monotonic() + PATIENCE
-        while (found := self.count_sessions()) != count:
+        while (found := self.count_sessions(application)) != count:
             assert time.monotonic() < deadline, f'the server sees {found} sessions, not {count}'
+
+    def wait_for_a_sleeper(self, application: str) -> None:
+        """Wait until a session with this ``application_name`` is within ``pg_sleep()``."""
+        deadline = time.monotonic() + PATIENCE
+        query = f"SELECT wait_event FROM pg_stat_activity WHERE application_name = '{application}'"
+        while 'PgSleep' not in (found := self.query(query)):
+            assert time.monotonic() < deadline, f'no session is within pg_sleep(): {found!r}'
 
     def terminate_sessions(self) -> int:
         """End the sessions of all clients, as an administrator does, and wait for that; return how many there were."""

@@ -1362,8 +1362,12 @@ class TestStatementsAtWork:
         assert watch.most_control <= 2
 
     def test_when_a_pool_is_closed_over_its_users(
-        self, run: Run, mariadb: MariadbServer, manager: DbConnectionManager
+        self, run: Run, mariadb: MariadbServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        # Usually 0.1 s, in which a busy machine does not end three statements.
+        monkeypatch.setattr('gcpool._disposals_asyncio.dispose_time', lambda deadline, now: PATIENCE)
+        manager = DbConnectionManager({'db': mariadb.params}, close_timeout=PATIENCE)
+
         async def main() -> None:
             pool = ConnectionPool[str, Connection](manager, max_size=3, acquire_timeout=PATIENCE)
             tasks = []
@@ -1381,7 +1385,7 @@ class TestStatementsAtWork:
 
     def test_when_the_read_timeout_is_over(self, run: Run, mariadb: MariadbServer) -> None:
         async def main() -> None:
-            manager = DbConnectionManager({'db': {**mariadb.params, 'read_timeout': 0.05}})
+            manager = DbConnectionManager({'db': {**mariadb.params, 'read_timeout': 0.05}}, close_timeout=PATIENCE)
             pool = ConnectionPool[str, Connection](manager, max_size=2, acquire_timeout=PATIENCE)
 
             async def request() -> None:

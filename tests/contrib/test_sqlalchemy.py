@@ -16,7 +16,7 @@ from sqlalchemy import exc
 from sqlalchemy import pool as original
 
 from gcpool.contrib.sqlalchemy import AsyncQueuePool, QueuePool
-from tests.contrib.dbapi import SOON, FakeDriver, number_of, waiting
+from tests.contrib.dbapi import SOON, FakeDriver, number_of, pass_a_tick, waiting
 from tests.contrib.servers import PATIENCE
 
 
@@ -85,7 +85,7 @@ class TestParameters:
 
     def test_timeout_0_does_not_wait_but_connects(self, driver: FakeDriver) -> None:
         pool = QueuePool(driver.connect, pool_size=1, max_overflow=0, timeout=0)
-        driver.before = lambda: time.sleep(SOON)
+        driver.before = pass_a_tick
         conn = pool.connect()
         with pytest.raises(exc.TimeoutError):
             pool.connect()
@@ -100,8 +100,9 @@ class TestParameters:
         assert pool.timeout() is None
 
     def test_timeout_does_not_limit_a_connect(self, driver: FakeDriver) -> None:
-        pool = QueuePool(driver.connect, timeout=0.001)
-        driver.before = lambda: time.sleep(SOON)
+        timeout = 0.001
+        pool = QueuePool(driver.connect, timeout=timeout)
+        driver.before = lambda: time.sleep(2 * timeout)
         pool.connect().close()
         assert pool.checkedin() == 1
 

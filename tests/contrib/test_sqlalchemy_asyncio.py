@@ -90,7 +90,7 @@ class TestServing:
     def test_timeout_0_does_not_wait_but_connects(self, driver: AsyncDriver, run: Run) -> None:
         async def main() -> None:
             pool = AsyncQueuePool(driver.connect, pool_size=1, max_overflow=0, timeout=0)
-            driver.connecting = lambda: asyncio.sleep(SOON)
+            driver.connecting = lambda: asyncio.sleep(0.001)
             conn = await connect(pool)
             with pytest.raises(exc.TimeoutError):
                 await connect(pool)

@@ -116,6 +116,7 @@ class TestSettings:
             'url, options = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())\n'
             'engine = sqlalchemy.create_engine(url, **options)\n'
             'with engine.connect(): print(type(engine.pool).__module__, engine.pool.status(), engine.pool.timeout())\n'
+            'engine.dispose()\n'
         )
         result = subprocess.run(
             [sys.executable, '-W', 'error', '-c', program, settings],

@@ -4,7 +4,6 @@ import asyncio
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,11 +19,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from gcpool.contrib.sqlalchemy import AsyncQueuePool, QueuePool
 from tests.contrib.conftest import Run
+from tests.contrib.dbapi import pass_a_tick
 from tests.contrib.servers import PATIENCE, PostgresServer
 from tests.support import program_environment
 
 THREADS = 8
 ROUNDS = 4
+# Of the engines, for the server.
+NAME = 'of sqlalchemy'
 
 
 class Base(orm.DeclarativeBase):
@@ -82,7 +84,7 @@ def cut_off(url: sa.URL, request: pytest.FixtureRequest) -> None:
     else:
         request.getfixturevalue('postgres').query(
             'SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity '
-            "WHERE application_name = 'of sqlalchemy' AND pid <> pg_backend_pid()"
+            f"WHERE application_name = '{NAME}' AND pid <> pg_backend_pid()"
         )
 
 
@@ -146,13 +148,12 @@ class TestEngine:
     @pytest.mark.parametrize('url', marked({key: value for key, value in DRIVERS.items() if value[1]}), indirect=True)
     @pytest.mark.parametrize('pre_ping', [False, True])
     def test_a_disconnect(self, url: sa.URL, pre_ping: bool, request: pytest.FixtureRequest) -> None:
-        arguments = {} if url.get_backend_name() == 'mysql' else {'application_name': 'of sqlalchemy'}
+        arguments = {} if url.get_backend_name() == 'mysql' else {'application_name': NAME}
         engine = sa.create_engine(url, poolclass=QueuePool, pool_pre_ping=pre_ping, connect_args=arguments)
         conns = [engine.connect() for _ in range(3)]
         for conn in conns:
             conn.close()
-        # Later than the connections, by the clock that SQLAlchemy compares.
-        time.sleep(0.02)
+        pass_a_tick()
         cut_off(url, request)
         if not pre_ping:
             with pytest.raises(exc.DBAPIError) as caught, engine.connect() as conn:
@@ -169,8 +170,9 @@ class TestEngine:
     @pytest.mark.postgres
     @pytest.mark.parametrize('url', ['postgresql+psycopg'], indirect=True)
     def test_dispose_leaves_no_session(self, url: sa.URL, postgres: PostgresServer) -> None:
-        engine = sa.create_engine(url, poolclass=QueuePool)
+        engine = sa.create_engine(url, poolclass=QueuePool, connect_args={'application_name': NAME})
         held = engine.connect()
+        assert postgres.count_sessions(NAME) == 1
         conns = [engine.connect() for _ in range(2)]
         for conn in conns:
             conn.close()
@@ -182,7 +184,7 @@ class TestEngine:
         held.close()
         assert old.checkedin() == 1
         old.dispose()
-        postgres.wait_for_sessions(0)
+        postgres.wait_for_sessions(0, NAME)
 
     @pytest.mark.parametrize('url', marked({'sqlite+pysqlite': DRIVERS['sqlite+pysqlite']}), indirect=True)
     def test_detach(self, url: sa.URL) -> None:
@@ -352,7 +354,7 @@ class TestAsyncEngine:
     )
     @pytest.mark.parametrize('pre_ping', [False, True])
     def test_a_disconnect(self, url: sa.URL, pre_ping: bool, request: pytest.FixtureRequest) -> None:
-        arguments: dict[str, Any] = {'application_name': 'of sqlalchemy'}
+        arguments: dict[str, Any] = {'application_name': NAME}
         if url.get_driver_name() == 'asyncpg':
             arguments = {'server_settings': arguments}
         elif url.get_backend_name() == 'mysql':
@@ -365,7 +367,7 @@ class TestAsyncEngine:
             conns = [await engine.connect() for _ in range(3)]
             for conn in conns:
                 await conn.close()
-            await asyncio.sleep(0.02)
+            pass_a_tick()
             await asyncio.to_thread(cut_off, url, request)
             if not pre_ping:
                 with pytest.raises(exc.DBAPIError):
@@ -385,7 +387,12 @@ class TestAsyncEngine:
     def test_a_cancelled_statement_loses_no_connection(self, url: sa.URL, postgres: PostgresServer, run: Run) -> None:
         async def main() -> None:
             engine = create_async_engine(
-                url, poolclass=AsyncQueuePool, pool_size=1, max_overflow=0, pool_timeout=PATIENCE
+                url,
+                poolclass=AsyncQueuePool,
+                pool_size=1,
+                max_overflow=0,
+                pool_timeout=PATIENCE,
+                connect_args={'server_settings': {'application_name': NAME}},
             )
 
             async def sleep() -> None:
@@ -394,8 +401,7 @@ class TestAsyncEngine:
 
             for _ in range(2):
                 task = asyncio.create_task(sleep())
-                while await asyncio.to_thread(postgres.query, SLEEPING) == '0':
-                    assert not task.done()
+                await asyncio.to_thread(postgres.wait_for_a_sleeper, NAME)
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
@@ -405,7 +411,7 @@ class TestAsyncEngine:
             await engine.dispose()
 
         run(main)
-        postgres.wait_for_sessions(0)
+        postgres.wait_for_sessions(0, NAME)
 
     @pytest.mark.parametrize('url', ['sqlite+aiosqlite'], indirect=True)
     def test_an_engine_of_an_application_in_one_loop_for_each_test(self, url: sa.URL) -> None:

@@ -1,6 +1,7 @@
 """What SQLAlchemy's records do for each connection goes on working with QueuePool, on a driver without a database."""
 
 import gc
+import threading
 import time
 import types
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ from sqlalchemy import event, exc
 from sqlalchemy import pool as original
 
 from gcpool.contrib.sqlalchemy import QueuePool
-from tests.contrib.dbapi import FakeConnection, FakeDriver, FakeError, number_of
+from tests.conftest import FREE_THREADED
+from tests.contrib.dbapi import FakeConnection, FakeDriver, FakeError, number_of, pass_a_tick
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ class TestRecords:
     def test_soft_invalidate(self, driver: FakeDriver) -> None:
         pool = QueuePool(driver.connect, pool_size=1)
         conn = pool.connect()
-        time.sleep(0.001)
+        pass_a_tick()
         conn.invalidate(soft=True)
         assert driver.open == [0]
         conn.close()
@@ -108,11 +110,22 @@ class TestRecords:
                 cycle.append(cycle)
                 pool.connect().close()
 
+        def collect() -> None:
+            while not dropped.is_set():
+                gc.collect()
+
+        dropped = threading.Event()
         threshold = gc.get_threshold()
         gc.set_threshold(3)
         try:
-            with ThreadPoolExecutor(4) as executor:
-                list(executor.map(drop, range(4)))
+            with ThreadPoolExecutor(5) as executor:
+                if FREE_THREADED:
+                    # Where new objects are few beside those that stay, it is not collected by itself.
+                    executor.submit(collect)
+                try:
+                    list(executor.map(drop, range(4)))
+                finally:
+                    dropped.set()
         finally:
             gc.set_threshold(*threshold)
         gc.collect()

@@ -102,25 +102,28 @@ class TestServing:
 
     @pytest.mark.stress
     def test_no_thread_is_left_out(self, driver: FakeDriver) -> None:
-        pool = QueuePool(driver.connect, pool_size=2, max_overflow=0)
+        pool = QueuePool(driver.connect, pool_size=1, max_overflow=0)
         served = [0] * 12
         end = threading.Event()
+        deadline = time.monotonic() + PATIENCE
 
         def work(index: int) -> None:
             while not end.is_set():
                 with pool.connect():
-                    time.sleep(0.0005)
-                served[index] += 1
-                if max(served) >= 30:
-                    end.set()
+                    # A thread that does not run is not left out: who has the connection keeps it until all others wait.
+                    while pool._pool.get_stats()['waiting'] < len(served) - 1 and not end.is_set():
+                        assert time.monotonic() < deadline
+                        time.sleep(0.0005)
+                    served[index] += 1
+                    if served[index] >= 15:
+                        end.set()
 
-        threads = [threading.Thread(target=work, args=(index,)) for index in range(len(served))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(PATIENCE)
-        assert min(served) >= 0.5 * max(served), served
-        assert len(driver.made) == 2
+        with ThreadPoolExecutor(len(served)) as threads:
+            for done in [threads.submit(work, index) for index in range(len(served))]:
+                done.result(PATIENCE)
+        # Those that still wait at the end are served once more.
+        assert max(served) - min(served) <= 2, served
+        assert len(driver.made) == 1
 
 
 class TestConnecting:

@@ -15,6 +15,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from tests.conftest import FREE_THREADED
 from tests.pages import ROOT
 from tests.support import program_environment
 
@@ -124,8 +125,8 @@ def test_of_queue_pool(tmp_path: Path) -> None:
         OwnTests(tmp_path / 'sleepers', POOL_TESTS, '-k', SLEEPERS),
         OwnTests(tmp_path / 'others', POOL_TESTS, '-k', f'not ({SLEEPERS})', *without),
     ]
-    # 149 of the 151 of SQLAlchemy 2.1, 148 of the 150 of 2.0.
-    assert sum(run.passed() for run in runs) >= 148
+    # 149 of the 151 of SQLAlchemy 2.1, 148 of the 150 of 2.0. Free-threaded, it leaves out those of garbage collection.
+    assert sum(run.passed() for run in runs) >= (145 if FREE_THREADED else 148)
 
 
 def test_of_asyncio_engines(tmp_path: Path) -> None:
