@@ -144,9 +144,9 @@ def percentile(values: Sequence[int], percent: int) -> int:
     return sorted(values)[max(rank, 1) - 1]
 
 
-def compare(result: LoadResult, measure: Measure, other: str, goal: Goal | None = None) -> None:
-    """Add a figure of gcpool relative to another subject, round by round; nothing if one of them is missing."""
-    if 'gcpool' not in result.loads or other not in result.loads:
+def compare(result: LoadResult, measure: Measure, other: str, goal: Goal | None = None, own: str = 'gcpool') -> None:
+    """Add a figure of a subject of gcpool relative to another one, round by round; nothing if one is missing."""
+    if own not in result.loads or other not in result.loads:
         return
-    values = ratios(result.values('gcpool', measure), result.values(other, measure))
-    result.figures.append(Figure(f'gcpool: {measure.text}, in that of {other}', values, goal=goal))
+    values = ratios(result.values(own, measure), result.values(other, measure))
+    result.figures.append(Figure(f'{own}: {measure.text}, in that of {other}', values, goal=goal))
