@@ -122,13 +122,20 @@ def stale_connections(runtime: Runtime, settings: Settings, servers: Servers) ->
         return result
     first = _first_client if runtime.name == 'threads' else _first_client_of_loop
     longest = []
+    alone = []
     for _ in range(settings.bulk_rounds):
+        began = time.perf_counter()
+        conn = _connect(conninfo)
+        alone.append((time.perf_counter() - began) * 1e3)
+        conn.close()
         times = [runtime.call(first, OWN, conninfo, number) * 1e3 for number in range(1, MOST_STALE + 1)]
         for number, took in enumerate(times, start=1):
             result.samples.setdefault(f'{OWN}: {number} stale', []).append(took)
         longest.append(max(times))
     text = f'{OWN}: longest wait of the first client beside 1 to {MOST_STALE} stale connections'
     result.figures.append(Figure(text, longest, unit=' ms', goal=Goal('<=', 50)))
+    result.samples['a connect alone'] = alone
+    result.figures.append(Figure('for comparison: a connect alone', alone, unit=' ms'))
     # The original pauses for 1, 2, 4 .. s between checks.
     took = runtime.call(first, ORIGINAL, conninfo, settings.stale) * 1e3
     result.samples[f'{ORIGINAL}: {settings.stale} stale'] = [took]

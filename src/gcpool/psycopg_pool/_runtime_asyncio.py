@@ -10,6 +10,7 @@ from typing import Any
 
 from gcpool._core import Lane
 from gcpool._disposals_asyncio import spawn
+from gcpool._signal_handlers import is_of_signal_handler
 
 from .base import logger
 
@@ -116,6 +117,8 @@ class AsyncReturns:
         try:
             await work(failure is not None)
         except SystemExit as exc:
+            if is_of_signal_handler(exc):
+                raise
             # Of the callback, whose connection is closed already. asyncio would end the loop's run.
             logger.warning('returning a connection failed: %s: %s', type(exc).__name__, exc)
         if failure is not None:
