@@ -207,7 +207,7 @@ async def _async_by_hand(pool: Any, number: int) -> None:
 
 
 def checkout(runtime: Runtime, subjects: Any, settings: Settings, servers: Servers) -> LoadResult:
-    """Take a connection from a warm pool and return it, in a block and by hand."""
+    """Take a connection from a warm pool and return it, in a block and by hand; the processor time."""
     result = LoadResult(f'{runtime.name}: a checkout, psycopg, autocommit', unit='ns/cycle', measures=[CHECKOUT])
     try:
         pools = [kind(servers.postgres, min_size=1, **AUTOCOMMIT) for kind in (subjects.DropIn, subjects.PsycopgPool)]
@@ -224,7 +224,7 @@ def checkout(runtime: Runtime, subjects: Any, settings: Settings, servers: Serve
             for way, cycle in ways.items():
                 name = f'{subject.name}, {way}'
                 loads = result.add(name)
-                run = _noting(runtime.timed(functools.partial(cycle, subject.pool)), loads)
+                run = _noting(_timed(runtime, functools.partial(cycle, subject.pool)), loads)
                 created[subject] = warm_up(subject, run)
                 runs[name] = run, calibrate(run, settings.loop_ns, start=2)
                 loads.clear()
@@ -234,6 +234,28 @@ def checkout(runtime: Runtime, subjects: Any, settings: Settings, servers: Serve
     for way in ways:
         compare(result, CHECKOUT, f'{ORIGINAL}, {way}', Goal('<=', 1 / 3), f'{OWN}, {way}')
     return result
+
+
+def _timed(runtime: Runtime, cycle: Callable[[int], Any]) -> Timed:
+    # Of the processor: nothing is waited for, and other programs' turns are not to count.
+    def run(number: int) -> int:
+        began = time.thread_time_ns()
+        cycle(number)
+        return time.thread_time_ns() - began
+
+    async def run_in_loop(number: int) -> int:
+        began = time.thread_time_ns()
+        await cycle(number)
+        return time.thread_time_ns() - began
+
+    if runtime.name == 'threads':
+        return run
+
+    def run_loop(number: int) -> int:
+        elapsed: int = runtime.call(run_in_loop, number)
+        return elapsed
+
+    return run_loop
 
 
 def _noting(timed: Timed, loads: list[Load]) -> Timed:
@@ -255,14 +277,14 @@ def memory(runtime: Runtime, settings: Settings, servers: Servers) -> LoadResult
     sizes: dict[str, list[float]] = {OWN: [], ORIGINAL: []}
     helpers: dict[str, list[float]] = {OWN: [], ORIGINAL: []}
     for _ in range(settings.bulk_rounds + 1):
-        for package in sizes:
+        for package, found in sizes.items():
             size, number = runtime.call(measure, package)
-            sizes[package].append(size)
+            found.append(size)
             helpers[package].append(number)
     # The first round also pays for what a first pool imports and caches.
-    for package in sizes:
-        result.samples[package] = sizes[package][1:]
-        result.figures.append(Figure(f'{package}: memory of a pool', [n / 1024 for n in sizes[package][1:]], ' KiB'))
+    for package, found in sizes.items():
+        result.samples[package] = found[1:]
+        result.figures.append(Figure(f'{package}: memory of a pool', [size / 1024 for size in found[1:]], ' KiB'))
         kind = 'threads' if runtime.name == 'threads' else 'tasks'
         result.figures.append(Figure(f'{package}: {kind} of a pool at rest', helpers[package][1:], ''))
     text = f'{OWN}: memory of a pool, in that of {ORIGINAL}'

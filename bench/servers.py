@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time_ns
 from typing import Any
 
 import pytest
@@ -26,6 +26,7 @@ from .servers_measure import (
     LEAST_OF_MOST,
     MEASURES,
     OPENED,
+    PROCESSOR,
     SHORTEST_OF_LONGEST,
     SPIKE_MEASURES,
     THROUGHPUT,
@@ -223,6 +224,7 @@ def load(
 
     for peer in peers:
         compare(result, THROUGHPUT, peer.name, peer.throughput, own)
+        compare(result, PROCESSOR, peer.name, None, own)
         if peer.in_turn:
             compare(result, WAIT_99, peer.name, peer.wait_99, own)
     if own in result.loads:
@@ -235,10 +237,12 @@ def load(
 def _worker_run(runtime: Runtime, subject: Any, query: Callable[[Any], Any], workers: int, loads: list[Load]) -> Timed:
     def run(quota: int) -> int:
         waits: list[list[int]] = []
+        before = process_time_ns()
         elapsed, served = runtime.contend(_serve(runtime)(subject, query, waits), workers, quota, 0.0)
+        processor = process_time_ns() - before
         if sum(served) != quota or sum(map(len, waits)) != quota:
             raise RuntimeError(f'{subject.name} served {sum(served)} times instead of {quota}')
-        loads.append(Load(elapsed, served, waits))
+        loads.append(Load(elapsed, served, waits, processor=processor))
         return elapsed
 
     return run
@@ -353,7 +357,7 @@ def main(
     if options.json:
         report.write_json(figures, settings, options.json)
     if not options.k:
-        stem = options.results / (module.split('.')[-1] + ('-quick' if options.quick else ''))
+        stem = options.results / (module.rsplit('.', maxsplit=1)[-1] + ('-quick' if options.quick else ''))
         stem.parent.mkdir(parents=True, exist_ok=True)
         report.write_json(figures, settings, stem.with_suffix('.json'))
         charts = servers_report.draw_chart(results, stem)

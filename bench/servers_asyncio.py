@@ -11,9 +11,9 @@ from .noop import ENDPOINT
 from .servers_subjects import CountedPool
 
 __all__ = [
-    'DropIn',
     'AsyncPg',
     'AsyncPgWithoutReset',
+    'DropIn',
     'GcPool',
     'GenericConnectionPool',
     'PsycopgPool',

@@ -13,6 +13,7 @@ __all__ = [
     'LEAST_OF_MOST',
     'MEASURES',
     'OPENED',
+    'PROCESSOR',
     'SHORTEST_OF_LONGEST',
     'SPIKE_MEASURES',
     'THROUGHPUT',
@@ -39,6 +40,8 @@ class Load:
     waits: Sequence[Sequence[int]]
     #: connections that were opened meanwhile
     opened: int = 0
+    #: nanoseconds of the processor that this process took, all threads together
+    processor: int = 0
 
     @property
     def all_waits(self) -> list[int]:
@@ -96,6 +99,7 @@ WAIT_99 = Measure('p99 wait', ' ms', lambda load: load.wait_99)
 WAIT_LONGEST = Measure('longest wait', ' ms', lambda load: load.wait_longest)
 LEAST_OF_MOST = Measure('least/most served', '', lambda load: load.least_of_most)
 SHORTEST_OF_LONGEST = Measure('shortest/longest mean wait', '', lambda load: load.shortest_of_longest)
+PROCESSOR = Measure('processor time of a query', ' us', lambda load: load.processor / sum(load.served) / 1e3)
 OPENED = Measure('connections opened', '', lambda load: load.opened)
 ALL_SERVED = Measure('all served after', ' ms', lambda load: load.elapsed / 1e6)
 CHECKOUT = Measure('a checkout', ' us', lambda load: load.elapsed / sum(load.served) / 1e3)

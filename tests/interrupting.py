@@ -10,7 +10,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ['Interruption', 'Interruptor']
 
@@ -52,7 +55,7 @@ class Interruptor:
         self._has_returned = False
         self.place: str | None = None
 
-    def __enter__(self) -> 'Interruptor':
+    def __enter__(self) -> 'Self':
         self._task = _current_task()
         sys.settrace(self._on_call)
         return self

@@ -395,12 +395,14 @@ async def test_a_message_about_a_return_is_formatted_only_if_it_is_logged(
         assert told(caplog) == []
         caplog.set_level(logging.INFO, 'psycopg.pool')
         await pool.putconn(await pool.getconn())
-        assert [text for text in told(caplog) if 'is returned' in text] == [f'a connection is returned to {pool.name!r}']
+        assert [text for text in told(caplog) if 'is returned' in text] == [
+            f'a connection is returned to {pool.name!r}'
+        ]
 
 
 async def test_what_a_reset_leaves_in_its_task_keeps_no_context_of_a_client(dsn: str) -> None:
     seen: list[object] = []
-    of_client: 'ContextVar[object]' = ContextVar('of_client', default=None)
+    of_client: ContextVar[object] = ContextVar('of_client', default=None)
 
     async def reset(conn: Any) -> None:
         seen.append(of_client.get())

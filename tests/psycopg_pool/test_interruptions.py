@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,6 +17,9 @@ pytestmark = [
     pytest.mark.filterwarnings('ignore:coroutine .* was never awaited'),
     pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning'),
 ]
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 PACKAGE = Path(gcpool.psycopg_pool.__file__).parent
 # The numbers of libpq.
@@ -37,7 +40,7 @@ class Connection:
     async def connect(cls, conninfo: str = '', **_kwargs: object) -> 'Connection':
         return cls()
 
-    async def __aenter__(self) -> 'Connection':
+    async def __aenter__(self) -> 'Self':
         return self
 
     async def __aexit__(self, *_exc: object) -> None:

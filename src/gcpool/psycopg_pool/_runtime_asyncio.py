@@ -95,9 +95,7 @@ class AsyncReturns:
         self._engine = engine
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def put(
-        self, work: Callable[[bool], Coroutine[Any, Any, None]], ended: Callable[[], object], limit: int
-    ) -> None:
+    def put(self, work: Callable[[bool], Coroutine[Any, Any, None]], ended: Callable[[], object], limit: int) -> None:
         """Have some work done.
 
         :param work: is told whether it was cut off before it began

@@ -396,7 +396,7 @@ def test_a_message_about_a_return_is_formatted_only_if_it_is_logged(dsn: str, ca
 
 def test_what_a_reset_leaves_in_its_task_keeps_no_context_of_a_client(dsn: str) -> None:
     seen: list[object] = []
-    of_client: 'ContextVar[object]' = ContextVar('of_client', default=None)
+    of_client: ContextVar[object] = ContextVar('of_client', default=None)
 
     def reset(conn: Any) -> None:
         seen.append(of_client.get())

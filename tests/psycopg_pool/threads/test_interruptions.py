@@ -5,7 +5,7 @@
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,6 +19,9 @@ pytestmark = [
     pytest.mark.filterwarnings('ignore:coroutine .* was never awaited'),
     pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning'),
 ]
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 PACKAGE = Path(gcpool.psycopg_pool.__file__).parent
 # The numbers of libpq.
@@ -39,7 +42,7 @@ class Connection:
     def connect(cls, conninfo: str = '', **_kwargs: object) -> 'Connection':
         return cls()
 
-    def __enter__(self) -> 'Connection':
+    def __enter__(self) -> 'Self':
         return self
 
     def __exit__(self, *_exc: object) -> None:
