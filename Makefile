@@ -12,6 +12,7 @@
 #   make docs       the documentation, into build/docs
 #   make bench      the pool beside its peers, on the newest CPython that is there
 #   make bench-servers  the pool beside the drivers' own, on a real PostgreSQL and Redis
+#   make bench-dropins  the drop-ins beside psycopg_pool and SQLAlchemy's QueuePool, on a real PostgreSQL
 #   make wheel      sdist and wheel into dist/, the wheel tried in an empty environment
 #   make test-sdist the tests of the sdist on the wheel, as the workflow that makes the wheels runs them
 #   make generate   the threading half from the asyncio half
@@ -52,7 +53,7 @@ SOURCES := $(CORE) pyproject.toml MANIFEST.in $(shell find src -name '*.py' -o -
 SHIPPED := README.md LICENSE CHANGELOG.md Makefile $(shell find tests examples docs bench .github -type f \
 	-not -path '*/__pycache__/*' -not -name '_probe*' -not -name '*.so')
 
-.PHONY: demo test test-plain test-assert coverage test-simulate simulate mutants test-oldest test-installed test-sdist tsan lint docs bench bench-environment bench-servers wheel generate format build clean
+.PHONY: demo test test-plain test-assert coverage test-simulate simulate mutants test-oldest test-installed test-sdist tsan lint docs bench bench-environment bench-servers bench-dropins wheel generate format build clean
 
 # ---- environments -------------------------------------------------------------------------------------------------
 
@@ -89,6 +90,9 @@ bench-environment: $(VENV)/.built $(VENV)/.group-$(BENCH_GROUP)
 
 bench-servers: $(VENV)/.built $(VENV)/.group-bench
 	$(BIN)/python -m bench.servers $(BENCH_ARGS)
+
+bench-dropins: $(VENV)/.built $(VENV)/.group-bench
+	$(BIN)/python -m bench.dropins $(BENCH_ARGS)
 
 docs: $(VENV)/.built $(VENV)/.group-docs
 	$(BIN)/python -m sphinx -W --keep-going --quiet -b html docs build/docs

@@ -5,14 +5,17 @@ import subprocess
 import sys
 from time import perf_counter_ns
 
-from .measure import Figure, Goal, Result, Timed, interleave
+from .measure import Figure, Goal, Result, Timed, interleave, ratios
 from .runtimes import Runtime
 from .settings import Settings
 
 __all__ = ['import_']
 
 _MODULES = {
-    'threads': ('gcpool.threading', 'generic_connection_pool.threading', 'psycopg_pool', 'sqlalchemy.pool'),
+    'threads': (
+        *('gcpool.threading', 'generic_connection_pool.threading', 'sqlalchemy.pool'),
+        *('gcpool.psycopg_pool', 'psycopg_pool'),
+    ),
     'asyncio': ('gcpool.asyncio', 'generic_connection_pool.asyncio', 'psycopg_pool'),
 }
 _GOAL = {'threads': Goal('<=', 25)}
@@ -30,10 +33,14 @@ def import_(runtime: Runtime, settings: Settings) -> Result:
             result.missing[module] = 'it cannot be imported'
     result.samples = interleave({name: (_timed(text), 1) for name, text in programs.items()}, settings.rounds)
     floor = result.samples[bare]
+    own, original = 'gcpool.psycopg_pool', 'psycopg_pool'
+    if own in programs and original in programs:
+        figure = ratios(result.samples[own], result.samples[original])
+        result.figures.append(Figure(f'import {own}, in that of {original}', figure, goal=Goal('<=', 1.0)))
     for module in programs:
         if module != bare:
             above = [(own - least) / 1e6 for own, least in zip(result.samples[module], floor, strict=True)]
-            goal = _GOAL.get(runtime.name) if module.startswith('gcpool') else None
+            goal = _GOAL.get(runtime.name) if module == 'gcpool.threading' else None
             result.figures.append(Figure(f'import {module}, above a bare interpreter', above, unit=' ms', goal=goal))
     return result
 

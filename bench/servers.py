@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time_ns
 from typing import Any
 
 import pytest
@@ -26,6 +26,7 @@ from .servers_measure import (
     LEAST_OF_MOST,
     MEASURES,
     OPENED,
+    PROCESSOR,
     SHORTEST_OF_LONGEST,
     SPIKE_MEASURES,
     THROUGHPUT,
@@ -36,7 +37,7 @@ from .servers_measure import (
 )
 from .settings import FULL, QUICK, Settings
 
-__all__ = ['CONNECTIONS', 'WORKERS', 'Peer', 'Servers', 'load', 'main', 'spike']
+__all__ = ['CONNECTIONS', 'WORKERS', 'Case', 'Peer', 'Servers', 'load', 'main', 'spike']
 
 CONNECTIONS = 8
 WORKERS = {'threads': 16, 'asyncio': 64}
@@ -189,11 +190,13 @@ def load(
     servers: Servers,
     long: bool = False,
     fairness: Goal | None = None,
+    own: str = 'gcpool',
 ) -> LoadResult:
     """Let many workers query over few connections, as fast as they can.
 
     :param long: whether a measurement takes ``server_long_ns``
     :param fairness: the goal for how often gcpool's workers are served
+    :param own: the name of gcpool's subject
     """
     workers = WORKERS[runtime.name]
     result = LoadResult(f'{runtime.name}: {text}, {workers} on {CONNECTIONS}', measures=MEASURES)
@@ -220,12 +223,13 @@ def load(
                 check_reuse(subject, created[subject])
 
     for peer in peers:
-        compare(result, THROUGHPUT, peer.name, peer.throughput)
+        compare(result, THROUGHPUT, peer.name, peer.throughput, own)
+        compare(result, PROCESSOR, peer.name, None, own)
         if peer.in_turn:
-            compare(result, WAIT_99, peer.name, peer.wait_99)
-    if 'gcpool' in result.loads:
+            compare(result, WAIT_99, peer.name, peer.wait_99, own)
+    if own in result.loads:
         for measure, goal in ((LEAST_OF_MOST, fairness), (SHORTEST_OF_LONGEST, None)):
-            figure = Figure(f'gcpool: {measure.text}', result.values('gcpool', measure), unit='', goal=goal)
+            figure = Figure(f'{own}: {measure.text}', result.values(own, measure), unit='', goal=goal)
             result.figures.append(figure)
     return result
 
@@ -233,10 +237,12 @@ def load(
 def _worker_run(runtime: Runtime, subject: Any, query: Callable[[Any], Any], workers: int, loads: list[Load]) -> Timed:
     def run(quota: int) -> int:
         waits: list[list[int]] = []
+        before = process_time_ns()
         elapsed, served = runtime.contend(_serve(runtime)(subject, query, waits), workers, quota, 0.0)
+        processor = process_time_ns() - before
         if sum(served) != quota or sum(map(len, waits)) != quota:
             raise RuntimeError(f'{subject.name} served {sum(served)} times instead of {quota}')
-        loads.append(Load(elapsed, served, waits))
+        loads.append(Load(elapsed, served, waits, processor=processor))
         return elapsed
 
     return run
@@ -247,6 +253,7 @@ def spike(
     make_subjects: Callable[[], Sequence[Any]],
     settings: Settings,
     servers: Servers,
+    own: str = 'gcpool',
 ) -> LoadResult:
     """Send all requests at once to a pool that was just opened and has its minimum of connections."""
     text = f'spike of {servers_spike.REQUESTS} on {servers_spike.MINIMUM} to {servers_spike.MOST}'
@@ -258,11 +265,11 @@ def spike(
         if subject.name in names:
             runs[subject.name] = _spike_run(runtime, subject, result.add(subject.name)), servers_spike.REQUESTS
     result.samples = interleave(runs, settings.server_rounds)
-    if 'gcpool' in names:
-        figure = Figure(f'gcpool: {OPENED.text}', result.values('gcpool', OPENED), unit='', goal=Goal('<=', 6))
+    if own in names:
+        figure = Figure(f'{own}: {OPENED.text}', result.values(own, OPENED), unit='', goal=Goal('<=', 6))
         result.figures.append(figure)
     for name in names[1:]:
-        compare(result, ALL_SERVED, name, Goal('<=', 1.5) if name == 'psycopg_pool' else None)
+        compare(result, ALL_SERVED, name, Goal('<=', 1.5) if name == 'psycopg_pool' else None, own)
     return result
 
 
@@ -293,8 +300,18 @@ def _serve(runtime: Runtime) -> Callable[..., Any]:
     return servers_threads.serve if runtime.name == 'threads' else servers_asyncio.serve
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog='python -m bench.servers', description=__doc__)
+def main(
+    arguments: Sequence[str] | None = None,
+    module: str = 'bench.servers',
+    description: str | None = __doc__,
+    cases: Callable[[Runtime], dict[str, Case]] = _cases,
+) -> int:
+    """Run the cases that the command line names.
+
+    :param module: the program, after which the files of its results are named
+    :param cases: returns the cases of a runtime by their names
+    """
+    parser = argparse.ArgumentParser(prog=f'python -m {module}', description=description)
     parser.add_argument('--quick', action='store_true', help='fewer and shorter rounds')
     parser.add_argument('-k', metavar='WORD', default='', help='only the cases whose name contains WORD')
     parser.add_argument('--list', action='store_true', help='print the names of the cases and do nothing')
@@ -308,7 +325,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help='where a run of all cases leaves its figures and its chart (default: %(default)s)',
     )
     options = parser.parse_args(arguments)
-    status = interpreter.run_elsewhere(options, 'bench.servers', sys.argv[1:] if arguments is None else arguments)
+    status = interpreter.run_elsewhere(options, module, sys.argv[1:] if arguments is None else arguments)
     if status is not None:
         return status
     settings = QUICK if options.quick else FULL
@@ -318,7 +335,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     out.print(interpreter.describe(), highlight=False)
     with all_runtimes() as runtimes:
-        chosen = {name: case for runtime in runtimes for name, case in _cases(runtime).items() if options.k in name}
+        chosen = {name: case for runtime in runtimes for name, case in cases(runtime).items() if options.k in name}
         if options.list:
             out.print(*chosen, sep='\n')
             return 0
@@ -340,7 +357,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         report.write_json(figures, settings, options.json)
     if not options.k:
-        stem = options.results / ('servers-quick' if options.quick else 'servers')
+        stem = options.results / (module.rsplit('.', maxsplit=1)[-1] + ('-quick' if options.quick else ''))
         stem.parent.mkdir(parents=True, exist_ok=True)
         report.write_json(figures, settings, stem.with_suffix('.json'))
         charts = servers_report.draw_chart(results, stem)

@@ -13,6 +13,7 @@ from .servers_subjects import CountedPool
 __all__ = [
     'AsyncPg',
     'AsyncPgWithoutReset',
+    'DropIn',
     'GcPool',
     'GenericConnectionPool',
     'PsycopgPool',
@@ -158,7 +159,7 @@ class AsyncPgWithoutReset(AsyncPg):
 class PsycopgPool(Subject):
     """psycopg_pool.AsyncConnectionPool."""
 
-    name = 'psycopg_pool'
+    name = package = 'psycopg_pool'
     note = 'no check; commits in its context manager and rolls back if a transaction is open'
 
     def __init__(self, conninfo: str, **options: Any) -> None:
@@ -168,7 +169,7 @@ class PsycopgPool(Subject):
         self._options = options
 
     async def open(self) -> None:
-        psycopg_pool: Any = import_module('psycopg_pool')
+        psycopg_pool: Any = import_module(self.package)
         options = dict(self._options)
         base = options.pop('connection_class', None) or import_module('psycopg').AsyncConnection
         subject = self
@@ -190,6 +191,13 @@ class PsycopgPool(Subject):
     def connection(self) -> contextlib.AbstractAsyncContextManager[Any]:
         context: contextlib.AbstractAsyncContextManager[Any] = self.pool.connection()
         return context
+
+
+class DropIn(PsycopgPool):
+    """gcpool.psycopg_pool.AsyncConnectionPool."""
+
+    name = 'gcpool.psycopg_pool'
+    package = 'gcpool.psycopg_pool'
 
 
 class RedisPool(Subject):

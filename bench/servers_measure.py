@@ -13,6 +13,7 @@ __all__ = [
     'LEAST_OF_MOST',
     'MEASURES',
     'OPENED',
+    'PROCESSOR',
     'SHORTEST_OF_LONGEST',
     'SPIKE_MEASURES',
     'THROUGHPUT',
@@ -39,6 +40,8 @@ class Load:
     waits: Sequence[Sequence[int]]
     #: connections that were opened meanwhile
     opened: int = 0
+    #: nanoseconds of the processor that this process took, all threads together
+    processor: int = 0
 
     @property
     def all_waits(self) -> list[int]:
@@ -96,6 +99,7 @@ WAIT_99 = Measure('p99 wait', ' ms', lambda load: load.wait_99)
 WAIT_LONGEST = Measure('longest wait', ' ms', lambda load: load.wait_longest)
 LEAST_OF_MOST = Measure('least/most served', '', lambda load: load.least_of_most)
 SHORTEST_OF_LONGEST = Measure('shortest/longest mean wait', '', lambda load: load.shortest_of_longest)
+PROCESSOR = Measure('processor time of a query', ' us', lambda load: load.processor / sum(load.served) / 1e3)
 OPENED = Measure('connections opened', '', lambda load: load.opened)
 ALL_SERVED = Measure('all served after', ' ms', lambda load: load.elapsed / 1e6)
 CHECKOUT = Measure('a checkout', ' us', lambda load: load.elapsed / sum(load.served) / 1e3)
@@ -144,9 +148,9 @@ def percentile(values: Sequence[int], percent: int) -> int:
     return sorted(values)[max(rank, 1) - 1]
 
 
-def compare(result: LoadResult, measure: Measure, other: str, goal: Goal | None = None) -> None:
-    """Add a figure of gcpool relative to another subject, round by round; nothing if one of them is missing."""
-    if 'gcpool' not in result.loads or other not in result.loads:
+def compare(result: LoadResult, measure: Measure, other: str, goal: Goal | None = None, own: str = 'gcpool') -> None:
+    """Add a figure of a subject of gcpool relative to another one, round by round; nothing if one is missing."""
+    if own not in result.loads or other not in result.loads:
         return
-    values = ratios(result.values('gcpool', measure), result.values(other, measure))
-    result.figures.append(Figure(f'gcpool: {measure.text}, in that of {other}', values, goal=goal))
+    values = ratios(result.values(own, measure), result.values(other, measure))
+    result.figures.append(Figure(f'{own}: {measure.text}, in that of {other}', values, goal=goal))

@@ -72,7 +72,9 @@ def draw_chart(results: Sequence[LoadResult], stem: Path) -> list[Path]:
 def _draw_bars(axes: Any, result: LoadResult, measure: Measure) -> None:
     medians = {name: quartiles(result.values(name, measure))[1] for name in result.loads}
     bars = axes.barh(
-        list(medians), list(medians.values()), color=['C0' if name == 'gcpool' else 'silver' for name in medians]
+        list(medians),
+        list(medians.values()),
+        color=['C0' if name.startswith('gcpool') else 'silver' for name in medians],
     )
     axes.bar_label(bars, [f'{median:,.3g}' if median < 1000 else f'{median:,.0f}' for median in medians.values()])
     axes.set_xlim(0, max(*medians.values(), 1e-9) * 1.25)

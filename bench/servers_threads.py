@@ -17,6 +17,7 @@ from .noop import ENDPOINT
 from .servers_subjects import CountedPool
 
 __all__ = [
+    'DropIn',
     'GcPool',
     'GenericConnectionPool',
     'NoPool',
@@ -24,6 +25,7 @@ __all__ = [
     'RedisBlockingPool',
     'RedisPool',
     'SqlAlchemy',
+    'SqlAlchemyDropIn',
     'Subject',
     'psycopg_subjects',
     'redis_get',
@@ -121,7 +123,7 @@ class GenericConnectionPool(EndpointPool):
 class PsycopgPool(Subject):
     """psycopg_pool.ConnectionPool."""
 
-    name = 'psycopg_pool'
+    name = package = 'psycopg_pool'
     note = 'no check; commits in its context manager and rolls back if a transaction is open'
 
     def __init__(self, conninfo: str, **options: Any) -> None:
@@ -131,7 +133,7 @@ class PsycopgPool(Subject):
         self._options = options
 
     def open(self) -> None:
-        psycopg_pool: Any = import_module('psycopg_pool')
+        psycopg_pool: Any = import_module(self.package)
         options = dict(self._options)
         base = options.pop('connection_class', None) or import_module('psycopg').Connection
         subject = self
@@ -159,6 +161,7 @@ class SqlAlchemy(Subject):
     """sqlalchemy.pool.QueuePool, without an engine: the queries go to the driver's connection itself."""
 
     name = 'SQLAlchemy QueuePool'
+    package = 'sqlalchemy.pool'
     note = "no check; calls the connection's rollback(), which costs no round trip if no transaction is open"
 
     def __init__(self, creator: Callable[[], Any], **options: Any) -> None:
@@ -168,7 +171,7 @@ class SqlAlchemy(Subject):
         self._options = options
 
     def open(self) -> None:
-        sqlalchemy_pool: Any = import_module('sqlalchemy.pool')
+        sqlalchemy_pool: Any = import_module(self.package)
         self.pool: Any = sqlalchemy_pool.QueuePool(self._create, **self._options)
 
     def _create(self) -> Any:
@@ -185,6 +188,13 @@ class SqlAlchemy(Subject):
             yield proxy.dbapi_connection
         finally:
             proxy.close()
+
+
+class SqlAlchemyDropIn(SqlAlchemy):
+    """gcpool.contrib.sqlalchemy.QueuePool."""
+
+    name = "gcpool's QueuePool"
+    package = 'gcpool.contrib.sqlalchemy'
 
 
 class NoPool(Subject):
@@ -227,6 +237,13 @@ class _Lent:
 
     def __del__(self) -> None:
         self._free.put(self.conn)
+
+
+class DropIn(PsycopgPool):
+    """gcpool.psycopg_pool.ConnectionPool."""
+
+    name = 'gcpool.psycopg_pool'
+    package = 'gcpool.psycopg_pool'
 
 
 class RedisPool(Subject):

@@ -4,12 +4,16 @@ That is where a function begins or a coroutine goes on, after each call of somet
 at each jump back. A tracer raises there, which needs no signals and no luck.
 """
 
+import asyncio
 import dis
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ['Interruption', 'Interruptor']
 
@@ -24,8 +28,17 @@ class Interruption(BaseException):
     """What a signal handler raises."""
 
 
+def _current_task() -> 'asyncio.Task[Any] | None':
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
 class Interruptor:
     """Raises at one of the places that code of a directory, or of some functions, passes while this is entered.
+
+    On asyncio only in the task that has entered it: nobody awaits the tasks of a pool.
 
     :param number: which of them, from 0
     :param directory: whose code is interrupted
@@ -42,7 +55,8 @@ class Interruptor:
         self._has_returned = False
         self.place: str | None = None
 
-    def __enter__(self) -> 'Interruptor':
+    def __enter__(self) -> 'Self':
+        self._task = _current_task()
         sys.settrace(self._on_call)
         return self
 
@@ -76,6 +90,8 @@ class Interruptor:
         return self._on_event
 
     def _pass(self, frame: FrameType) -> None:
+        if _current_task() is not self._task:
+            return
         if self._left:
             self._left -= 1
             return

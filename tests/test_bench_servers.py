@@ -150,6 +150,7 @@ def test_every_query_is_counted_for_who_sent_it() -> None:
     assert len(own.queries) > sum(sum(load.served) for load in result.loads['gcpool']), 'the warm-up is not a round'
     assert [(figure.text.split(',')[0], figure.goal) for figure in result.figures] == [
         ('gcpool: throughput', Goal('>=', 1)),
+        ('gcpool: processor time of a query', None),
         ('gcpool: p99 wait', Goal('<=', 1)),
         ('gcpool: least/most served', None),
         ('gcpool: shortest/longest mean wait', None),

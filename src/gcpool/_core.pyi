@@ -17,7 +17,7 @@ __all__ = [
     'monotonic',
 ]
 
-FunctionT = TypeVar('FunctionT', bound=Callable[..., Any])
+_FunctionT = TypeVar('_FunctionT', bound=Callable[..., Any])
 
 GRACE: Final[float]
 LEAST_DISPOSE_TIME: Final[float]
@@ -621,8 +621,9 @@ class SyncReady:
 class HoldCall(ManagerCall):
     def __getattr__(self, name: str) -> Any: ...
 
-def sync_returning(function: FunctionT) -> FunctionT: ...
-def async_returning(function: FunctionT) -> FunctionT: ...
+def sync_returning(function: _FunctionT) -> _FunctionT: ...
+def async_returning(function: _FunctionT) -> _FunctionT: ...
+
 @final
 class CreateCall(ManagerCall): ...
 

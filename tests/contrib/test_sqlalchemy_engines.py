@@ -286,9 +286,6 @@ def test_a_forked_child_has_its_own_connections_and_loop(url: sa.URL) -> None:
     assert (result.returncode, result.stderr, result.stdout) == (0, '', 'done\n')
 
 
-SLEEPING = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg\\_sleep%'"
-
-
 class TestAsyncEngine:
     @pytest.mark.parametrize('url', marked(ASYNC_DRIVERS), indirect=True)
     def test_sessions_in_tasks(self, url: sa.URL, run: Run) -> None:

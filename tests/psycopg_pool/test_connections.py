@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, Generic
 
 import psycopg
@@ -345,3 +346,71 @@ async def test_drain_replaces_every_connection_made_before(dsn: str) -> None:
         assert conn.closed
         await pool.wait()
         assert pool.get_stats()['connections_num'] == 6
+
+
+@pytest.mark.parametrize('name', ['conninfo', 'kwargs', 'configure'])
+async def test_system_exit_in_a_callback_of_a_connect_ends_nothing_but_the_attempt(dsn: str, name: str) -> None:
+    attempts: list[str] = []
+
+    def exit_once() -> None:
+        attempts.append(name)
+        if len(attempts) == 1:
+            raise SystemExit(3)
+
+    def conninfo() -> str:
+        exit_once()
+        return dsn
+
+    def kwargs() -> dict[str, Any]:
+        exit_once()
+        return {}
+
+    async def configure(conn: Any) -> None:
+        exit_once()
+
+    options: dict[str, Any] = {'conninfo': dsn, name: {'conninfo': conninfo, 'kwargs': kwargs}.get(name, configure)}
+    async with AsyncConnectionPool(min_size=1, **options) as pool, pool.connection(timeout=20) as conn:
+        await conn.execute('SELECT 1')
+    assert len(attempts) == 2
+    assert pool.get_stats()['connections_num'] == 2
+
+
+async def test_system_exit_in_reset_closes_the_connection_and_ends_nothing_else(dsn: str) -> None:
+    async def reset(conn: Any) -> None:
+        raise SystemExit(3)
+
+    async with AsyncConnectionPool(dsn, min_size=1, reset=reset) as pool:
+        async with pool.connection() as first:
+            pass
+        async with pool.connection() as second:
+            assert second is not first
+        assert first.closed
+
+
+async def test_a_message_about_a_return_is_formatted_only_if_it_is_logged(
+    dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with AsyncConnectionPool(dsn, min_size=1) as pool:
+        await pool.putconn(await pool.getconn())
+        assert told(caplog) == []
+        caplog.set_level(logging.INFO, 'psycopg.pool')
+        await pool.putconn(await pool.getconn())
+        assert [text for text in told(caplog) if 'is returned' in text] == [
+            f'a connection is returned to {pool.name!r}'
+        ]
+
+
+async def test_what_a_reset_leaves_in_its_task_keeps_no_context_of_a_client(dsn: str) -> None:
+    seen: list[object] = []
+    of_client: ContextVar[object] = ContextVar('of_client', default=None)
+
+    async def reset(conn: Any) -> None:
+        seen.append(of_client.get())
+
+    async with AsyncConnectionPool(dsn, min_size=1, reset=reset) as pool:
+        of_client.set(object())
+        async with pool.connection():
+            pass
+        await until(lambda: bool(seen))
+        of_client.set(None)
+    assert seen == [None]

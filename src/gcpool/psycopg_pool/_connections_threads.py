@@ -111,9 +111,12 @@ class SyncConnections(BasePool):
     # -- taking back --------------------------------------------------------------------------------------------------
 
     def _is_out(self, conn: Any, lease: object) -> bool:
-        # Whether a connection is still with the client that got it. The lease tells that in a pool where close()
-        # returns connections: the client may have closed it, and another one may have it now.
-        return conn._pool is self and (lease is None or getattr(conn, '_gcpool_lease', None) is lease)
+        # Whether a connection is still with the client that got it, in a pool where close() returns connections: the
+        # client may have closed it, and another one may have it now.
+        if conn._pool is not self or getattr(conn, '_gcpool_lease', None) is not lease:
+            return False
+        # If close() was interrupted, the connection is being closed.
+        return self._engine._core.entry_if_acquired(conn, ENDPOINT) is not None
 
     def _take_back(self, conn: Any) -> None:
         """Return a connection to the pool, or close it if it is of no more use."""

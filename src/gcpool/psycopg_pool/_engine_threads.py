@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 from gcpool._core import Entry
+from gcpool._signal_handlers import is_of_signal_handler
 from gcpool.exceptions import ConnectionPoolClosedError
 from gcpool.threading import BaseConnectionManager, ConnectionPool, NullConnectionPool
 
@@ -62,8 +63,8 @@ class SyncManager(BaseConnectionManager[str, Any]):
         try:
             conn = pool._new_connection(deadline)
         except SystemExit as exc:
-            if deadline is not None:
-                # Of a null pool, in the task or thread of the client.
+            # A null pool connects in the task or thread of its client.
+            if deadline is not None or is_of_signal_handler(exc):
                 raise
             # It would end the task or thread of the pool, and on asyncio the run of the loop.
             raise CallbackError(f'connecting in {pool.name!r} was ended by {type(exc).__name__}: {exc}') from exc

@@ -10,6 +10,7 @@ from typing import Any
 
 from gcpool._core import Lane
 from gcpool._disposals_asyncio import spawn
+from gcpool._signal_handlers import is_of_signal_handler
 
 from .base import logger
 
@@ -94,9 +95,7 @@ class AsyncReturns:
         self._engine = engine
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def put(
-        self, work: Callable[[bool], Coroutine[Any, Any, None]], ended: Callable[[], object], limit: int
-    ) -> None:
+    def put(self, work: Callable[[bool], Coroutine[Any, Any, None]], ended: Callable[[], object], limit: int) -> None:
         """Have some work done.
 
         :param work: is told whether it was cut off before it began
@@ -116,6 +115,8 @@ class AsyncReturns:
         try:
             await work(failure is not None)
         except SystemExit as exc:
+            if is_of_signal_handler(exc):
+                raise
             # Of the callback, whose connection is closed already. asyncio would end the loop's run.
             logger.warning('returning a connection failed: %s: %s', type(exc).__name__, exc)
         if failure is not None:

@@ -39,7 +39,7 @@ def require_loop(pool: object) -> None:
     """Do nothing: threads need no event loop."""
 
 
-def ready_of(engine: Any) -> SyncReady:
+def ready_of(engine: Any) -> Any:
     """Return what gives the connections of a generic pool that are ready, by subscription; itself if none is."""
     return SyncReady(engine)
 

@@ -240,7 +240,7 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
             # From here on nothing is called until the client has the connection: see Hold.
             conn: CT = ready[ENDPOINT]
             if conn is not ready:
-                conn._pool = self  # type: ignore[assignment]
+                conn._pool = self
                 return conn
         return self._getconn(limit, is_told)
 

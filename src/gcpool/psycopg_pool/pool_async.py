@@ -238,7 +238,7 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
             # From here on nothing is called until the client has the connection: see Hold.
             conn: ACT = ready[ENDPOINT]
             if conn is not ready:
-                conn._pool = self  # type: ignore[assignment]
+                conn._pool = self
                 return conn
         return await self._getconn(limit, is_told)
 

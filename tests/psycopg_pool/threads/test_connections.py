@@ -5,6 +5,7 @@
 import contextlib
 import logging
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, Generic
 
 import psycopg
@@ -341,3 +342,69 @@ def test_drain_replaces_every_connection_made_before(dsn: str) -> None:
         assert conn.closed
         pool.wait()
         assert pool.get_stats()['connections_num'] == 6
+
+
+@pytest.mark.parametrize('name', ['conninfo', 'kwargs', 'configure'])
+def test_system_exit_in_a_callback_of_a_connect_ends_nothing_but_the_attempt(dsn: str, name: str) -> None:
+    attempts: list[str] = []
+
+    def exit_once() -> None:
+        attempts.append(name)
+        if len(attempts) == 1:
+            raise SystemExit(3)
+
+    def conninfo() -> str:
+        exit_once()
+        return dsn
+
+    def kwargs() -> dict[str, Any]:
+        exit_once()
+        return {}
+
+    def configure(conn: Any) -> None:
+        exit_once()
+
+    options: dict[str, Any] = {'conninfo': dsn, name: {'conninfo': conninfo, 'kwargs': kwargs}.get(name, configure)}
+    with ConnectionPool(min_size=1, **options) as pool, pool.connection(timeout=20) as conn:
+        conn.execute('SELECT 1')
+    assert len(attempts) == 2
+    assert pool.get_stats()['connections_num'] == 2
+
+
+def test_system_exit_in_reset_closes_the_connection_and_ends_nothing_else(dsn: str) -> None:
+    def reset(conn: Any) -> None:
+        raise SystemExit(3)
+
+    with ConnectionPool(dsn, min_size=1, reset=reset) as pool:
+        with pool.connection() as first:
+            pass
+        with pool.connection() as second:
+            assert second is not first
+        assert first.closed
+
+
+def test_a_message_about_a_return_is_formatted_only_if_it_is_logged(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
+    with ConnectionPool(dsn, min_size=1) as pool:
+        pool.putconn(pool.getconn())
+        assert told(caplog) == []
+        caplog.set_level(logging.INFO, 'psycopg.pool')
+        pool.putconn(pool.getconn())
+        assert [text for text in told(caplog) if 'is returned' in text] == [
+            f'a connection is returned to {pool.name!r}'
+        ]
+
+
+def test_what_a_reset_leaves_in_its_task_keeps_no_context_of_a_client(dsn: str) -> None:
+    seen: list[object] = []
+    of_client: ContextVar[object] = ContextVar('of_client', default=None)
+
+    def reset(conn: Any) -> None:
+        seen.append(of_client.get())
+
+    with ConnectionPool(dsn, min_size=1, reset=reset) as pool:
+        of_client.set(object())
+        with pool.connection():
+            pass
+        until(lambda: bool(seen))
+        of_client.set(None)
+    assert seen == [None]
