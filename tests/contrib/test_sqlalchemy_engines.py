@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip('sqlalchemy')
 
 import sqlalchemy as sa
-from sqlalchemy import exc, orm
+from sqlalchemy import event, exc, orm
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 from gcpool.contrib.sqlalchemy import AsyncQueuePool, QueuePool
@@ -323,18 +323,18 @@ class TestAsyncEngine:
             engine = create_async_engine(url, poolclass=AsyncQueuePool, pool_size=1)
             pool = engine.sync_engine.pool
 
-            @sa.event.listens_for(pool, 'connect')
+            @event.listens_for(pool, 'connect')
             def connect(conn: Any, _record: Any) -> None:
                 events.append('connect')
                 conn.run_async(lambda driver_conn: driver_conn.execute('SELECT 1'))
 
-            @sa.event.listens_for(pool, 'checkout')
+            @event.listens_for(pool, 'checkout')
             def checkout(conn: Any, _record: Any, _proxy: Any) -> None:
                 events.append('checkout')
                 conn.run_async(lambda driver_conn: driver_conn.execute('SELECT 2'))
 
             for name in ('checkin', 'close', 'reset', 'invalidate'):
-                sa.event.listen(pool, name, lambda *_arguments, name=name: events.append(name))
+                event.listen(pool, name, lambda *_arguments, name=name: events.append(name))
             async with engine.connect() as conn:
                 events.append('use')
                 await conn.invalidate()

@@ -22,6 +22,7 @@ from unittest import mock
 from wsgiref.util import setup_testing_defaults
 
 import django
+import psycopg
 from django.core.asgi import get_asgi_application
 from django.core.management import call_command
 from django.core.wsgi import get_wsgi_application
@@ -375,6 +376,21 @@ def exhausted() -> None:
     assert 'default' in str(error), error
     connection.ensure_connection()
     connection.close()
+
+
+@scenario
+def bad_conninfo() -> None:
+    error: Exception | None = None
+    try:
+        connection.ensure_connection()
+    except OperationalError as exc:
+        error = exc
+    assert error is not None
+    cause = error.__cause__
+    assert isinstance(cause, gcpool.psycopg_pool.PoolTimeout), cause
+    assert isinstance(cause.__cause__, psycopg.ProgrammingError), cause.__cause__
+    assert 'missing "=" after "nonsense"' in str(cause.__cause__), cause.__cause__
+    connections['default'].close_pool()
 
 
 @scenario

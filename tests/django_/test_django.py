@@ -162,6 +162,10 @@ def test_an_exhausted_pool_is_an_operational_error_of_django(project: Project) -
     project.run('exhausted', default=project.database(pool={'min_size': 1, 'max_size': 1, 'timeout': 0.2}))
 
 
+def test_a_conninfo_that_is_none_is_an_operational_error_with_that_of_psycopg_as_its_cause(project: Project) -> None:
+    project.run('bad_conninfo', default=project.database(pool={'min_size': 1, 'conninfo': 'nonsense', 'timeout': 0.2}))
+
+
 def test_pool_may_be_true(project: Project) -> None:
     project.run('requests_in_threads', default=project.database(pool=True))
 

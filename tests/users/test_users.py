@@ -45,10 +45,10 @@ def run(program: str, way: str, database: str) -> None:
     if not is_installed(module):
         pytest.skip(f'{module.partition(".")[0]} is not installed')
     ended = subprocess.run(
-        # Packages may use what newer ones of theirs deprecate. What nobody closes is an error on standard error.
+        # Packages may use what newer ones of theirs deprecate, or switch the GIL on. What nobody closes is an error.
         [
             *(sys.executable, '-W', 'error', '-W', 'ignore::DeprecationWarning'),
-            *('-W', 'ignore::PendingDeprecationWarning'),
+            *('-W', 'ignore::PendingDeprecationWarning', '-W', 'ignore:The global interpreter lock:RuntimeWarning'),
             *('-m', 'tests.users.programs', program, way, database),
         ],
         env=program_environment(),

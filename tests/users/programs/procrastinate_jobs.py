@@ -78,6 +78,12 @@ async def defer_and_work() -> None:
         await expect_all_returned_async(pool)
     async with pools.AsyncConnectionPool(**options, open=False) as async_pool:
         await work(app, async_pool)
+    # Without install() its check is that of psycopg_pool.
+    done.clear()
+    app = make_app(procrastinate.PsycopgConnector(**options, pool_factory=pools.AsyncConnectionPool))
+    async with app.open_async():
+        await asyncio.gather(*(app.add.defer_async(number=number) for number in range(JOBS)))
+    await work(app, None)
 
 
 def defer_in_threads(app: Any, pool: Any, *, schema: bool = True) -> None:
