@@ -1,7 +1,7 @@
 # HOLDS. A drop-in for another pool takes and returns connections in Python code of its own, around that of this
-# package. A signal handler may raise there where a function begins, after each call, and at each jump back; whatever the code
-# has in hand then is lost if nobody else knows of it. Who knows is a hold. It is given a connection and relieved of it
-# by assignment and not by a call, because after an assignment the interpreter does not look for signals.
+# package. A signal handler may raise there where a function begins, after each call, and at each jump back; whatever
+# the code has in hand then is lost if nobody else knows of it. Who knows is a hold. It is given a connection and
+# relieved of it by assignment and not by a call, because after an assignment the interpreter does not look for signals.
 
 ALREADY_ENTERED = 'the block is entered already: call connection() once more for a second one'
 
