@@ -90,6 +90,8 @@ async def serve() -> None:
         assert sorted(answer['visits'] for answer in answers) == list(range(1, REQUESTS + 1))
         with contextlib.suppress(KeyError):
             await ask('/fails/ann')
+        # Also the pool has made all that it grows by.
+        await expect_all_returned_async(pool)
         assert await ask('/streams/ann') == {'visits': REQUESTS, 'out': 1}
         await expect_all_returned_async(pool)
     assert pool.closed
