@@ -1,9 +1,10 @@
 cdef struct Slot:
     size_t key          # an address or a hash
     void *value         # borrowed; NULL: the slot is free
-    void *hint          # of Directory.by_identity, with the GIL: the entry served last, and its connection. They are
-    void *hint_conn     # only prefetched, never followed: both objects may be gone. Of by_hash: hint is a number, see
-                        # Directory.added
+    # Of Directory.by_identity, with the GIL: the entry served last, and its connection. They are only prefetched, never
+    # followed: both objects may be gone. Of Directory.by_hash, hint is a number: see Directory.added.
+    void *hint
+    void *hint_conn
 
 
 cdef struct Table:      # open addressing, linear probing, no tombstones
