@@ -391,6 +391,7 @@ cdef bint grown(Model m, Conn ticket, int number, double now) except -1:
     # What becomes of the connection is decided by who wants a slot now that the outage is over.
     end_outage(m, endpoint)
     m.note_wanting(endpoint)
+    note_used(m, endpoint, used_at)
     m.settle(ticket, now, True, True, used_at)
     note_filled(m)
     note_short(m, endpoint, now)

@@ -73,8 +73,8 @@ QUESTION_NAMES = (
     'discard', 'take out', 'take ready', 'mark unchecked', 'leave check', 'begin pool check', 'end pool check',
     'give up checks', 'release', 'begin release', 'end release', 'take doomed', 'dispose',
     'advance', 'expire', 'next due', 'watch', 'misuse', 'take create',
-    'end create', 'run timers', 'pin', 'change workers', 'open', 'drain', 'resume', 'resize', 'suspend', 'doom acquired',
-    'close',
+    'end create', 'run timers', 'pin', 'change workers', 'open', 'drain', 'resume', 'resize', 'suspend',
+    'doom acquired', 'close',
 )
 
 # How often each is asked, compared with the others; a world multiplies it by 0 (it is switched off), 1, 2 or 4.
