@@ -182,10 +182,10 @@ def test_failed_attempts_are_told_with_the_pause_that_follows(
     proxy.resets()
     with ConnectionPool(proxied, min_size=1) as pool:
         until(lambda: 'next reconnection attempt' in caplog.text)
-        assert pool.get_stats()['connections_errors'] >= 1
-        # The first pause is about a second long.
+        # The first pause is about a second long, each further one twice as long. On a busy machine the first may
+        # be over before it can be told.
         delay = next(record.args[1] for record in caplog.records if 'next reconn' in record.getMessage())  # type: ignore[index]
-        assert 0.5 < float(delay) <= 1.1  # type: ignore[arg-type]
+        assert 0.5 < float(delay) <= 1.1 * 2 ** (pool.get_stats()['connections_errors'] - 1)  # type: ignore[arg-type]
         # Between two attempts.
         until(lambda: pool.get_stats()['pool_size'] == 0)
 
