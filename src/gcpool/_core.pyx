@@ -168,6 +168,8 @@ include "_engine/lifecycle.pxi"
 include "_engine/watchers.pxi"
 # Gauges and counters.
 include "_engine/statistics.pxi"
+# The gauges of all endpoints at once.
+include "_engine/overview.pxi"
 # The parameters of a core, and its end.
 include "_engine/construction.pxi"
 # PoolCore: the questions that a facade asks.

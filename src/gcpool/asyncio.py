@@ -30,6 +30,7 @@ from ._parameters import (
     refuse_minimum,
     refuse_parameters_of_idle,
 )
+from ._pools import register
 from ._workers.collector_asyncio import AsyncCollector
 from ._workers.events_asyncio import AsyncEvents
 from .common import BaseConnectionPool
@@ -248,6 +249,7 @@ class ConnectionPool(
         self._collector = collector
         if collector is not None and background_collector and open:
             collector.start()
+        register(self)
 
     @classmethod
     def from_callables(

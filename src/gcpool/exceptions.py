@@ -19,6 +19,7 @@ __all__ = [
     'DiscardConnection',
     'EndpointDown',
     'EventLoopMismatch',
+    'MonitorError',
     'PoolInUse',
     'PoolNotSuspended',
     'PoolSuspended',
@@ -78,6 +79,10 @@ class DiscardConnection(BaseError):
 
 class EventLoopMismatch(BaseError, RuntimeError):
     """An asyncio pool was used from an event loop other than the one it belongs to."""
+
+
+class MonitorError(BaseError):
+    """The pools of a process cannot be watched: it does not serve them, or not to this user."""
 
 
 class _TimedOut(BaseError):

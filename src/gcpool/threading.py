@@ -32,6 +32,7 @@ from ._parameters import (
     refuse_minimum,
     refuse_parameters_of_idle,
 )
+from ._pools import register
 from ._workers.collector_threads import SyncCollector
 from ._workers.events_threads import SyncEvents
 from .common import BaseConnectionPool
@@ -250,6 +251,7 @@ class ConnectionPool(
         self._collector = collector
         if collector is not None and background_collector and open:
             collector.start()
+        register(self)
 
     @classmethod
     def from_callables(

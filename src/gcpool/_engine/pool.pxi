@@ -622,6 +622,11 @@ cdef class PoolCore:
         """The gauges of an endpoint, as a dict of ints."""
         return endpoint_gauges(self, endpoint)
 
+    def endpoint_rows(self):
+        """A row for each endpoint: the endpoint, and how many are idle, in use, being created, checked, closed; how
+        many acquires wait."""
+        return endpoint_rows(self)
+
     # -- for tests ----------------------------------------------------------------------------------------------------
 
     @property
