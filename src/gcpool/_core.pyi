@@ -5,6 +5,8 @@ from typing import Any, Final, final
 
 from typing_extensions import disjoint_base
 
+from ._statistics import PoolStats
+
 __all__ = [
     'AsyncConnectionContext',
     'AsyncPool',
@@ -24,6 +26,9 @@ PARALLEL_CHECKS: int
 ENDLESS: Final[float]
 ENTERED: Final[str]
 COUNTERS: Final[tuple[str, ...]]
+HISTOGRAMS: Final[tuple[str, ...]]
+BUCKET_BOUNDS: Final[tuple[float, ...]]
+TROUBLES: Final[tuple[str, ...]]
 REASONS: Final[tuple[str, ...]]
 STATES: Final[tuple[str, ...]]
 OUTAGE_BEGAN: Final[int]
@@ -333,8 +338,9 @@ class PoolCore:
     def endpoint_size(self, endpoint: object, acquired: bool | None = None) -> int: ...
     describe: Callable[[Any], str] | None
     name: str | None
-    def stats(self, pops: bool = False) -> dict[str, int]: ...
-    def endpoint_stats(self, endpoint: object) -> dict[str, int]: ...
+    def readiness(self) -> tuple[int, int, int, int, int, list[tuple[str, Any, int, int, BaseException | None]]]: ...
+    def stats(self, pops: bool = False) -> PoolStats: ...
+    def endpoint_stats(self, endpoint: object) -> PoolStats: ...
     def endpoint_rows(self) -> list[tuple[Any, int, int, int, int, int, int]]: ...
     def check_invariants(self, one_clock: bool = True) -> None: ...
 

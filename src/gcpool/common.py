@@ -3,12 +3,14 @@
 from typing import TYPE_CHECKING, Any, Final, Generic
 
 from ._core import Observer, PoolCore
+from ._health import health_of
+from ._statistics import Health, Histogram, PoolStats
 from ._time_limits import seconds
 from .exceptions import PoolTimeout
 from .managers import ConnectionT, EndpointT
 from .observers import PoolEvent
 
-__all__ = ['ALL_ENDPOINTS', 'BaseConnectionPool', 'PoolEvent']
+__all__ = ['ALL_ENDPOINTS', 'BaseConnectionPool', 'Health', 'Histogram', 'PoolEvent', 'PoolStats']
 
 
 class AllEndpoints:
@@ -66,12 +68,13 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         """The name of the pool, which its messages, log records and events show."""
         return self._observer.name
 
-    def get_stats(self, endpoint: Any = ALL_ENDPOINTS) -> dict[str, int]:
+    def get_stats(self, endpoint: Any = ALL_ENDPOINTS) -> PoolStats:
         """Return gauges and counters of the whole pool, or the gauges of one endpoint. All keys are always there.
 
         Gauges: ``size`` (the sum of the next five), ``idle``, ``in_use`` (also as ``acquired``), ``creating``,
         ``checking`` (in the background), ``closing``, ``waiting`` (acquires that wait), ``endpoints``, ``suspended``,
-        and the limits ``min_idle``, ``max_size``, ``total_max_size``, ``max_workers``.
+        the limits ``min_idle``, ``max_size``, ``total_max_size``, ``max_workers``, and ``longest_held``: for how many
+        nanoseconds the connection has been in use that was taken first.
 
         Counters since the pool was built, or since :py:meth:`pop_stats`: ``asked`` (acquires, however they ended),
         ``acquires`` (served), ``waits`` (acquires that had to wait), ``timeouts`` and ``cancelled`` (while they
@@ -85,14 +88,31 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         Sums in nanoseconds: ``wait_ns``, ``create_ns``, ``use_ns``. A use is counted when the connection is returned,
         by a clock that ticks every few milliseconds on some systems: the sum is right, a single use may be 0.
 
+        Of the whole pool, the result also has ``histograms`` of these times, and computes percentiles from them, in
+        seconds: ``stats['wait_p99']``. ``wait`` has the waits of acquires that had to wait, ``create`` all attempts to
+        connect, ``use`` all uses that have ended; a use within a tick of the clock is in the lowest bucket.
+
         :param endpoint: for the gauges of this endpoint alone
         :raises TypeError: when ``endpoint`` is not hashable
         """
         return self._core.stats() if endpoint is ALL_ENDPOINTS else self._core.endpoint_stats(endpoint)
 
-    def pop_stats(self) -> dict[str, int]:
-        """Return what :py:meth:`get_stats` does, and begin the counters anew. Each event is in one such result."""
+    def pop_stats(self) -> PoolStats:
+        """Return what :py:meth:`get_stats` does, and begin the counters and the histograms anew.
+
+        Each event is in one such result; so ``stats['wait_p99']`` is that of the time since the last one.
+        """
         return self._core.stats(True)
+
+    def health(self) -> Health:
+        """Whether the pool can serve acquires now: ``ok``, ``degraded`` or ``exhausted``, and why. Does no I/O.
+
+        For readiness probes: it neither takes a connection nor waits for one. ``exhausted``: an acquire of any endpoint
+        would wait, or fail. ``degraded``: some endpoints cannot be served now, or their connects fail although idle
+        connections are left. Failing connects are known with ``reconnect_timeout``, ``fail_fast``,
+        ``wait_when_full`` or a minimum.
+        """
+        return health_of(self._core, self._observer)
 
     def _waits_for(self, endpoint: EndpointT) -> tuple[str, str | None]:
         """Why an acquire waits: the phase of a PoolTimeout, and the parameter that limits."""

@@ -11,7 +11,7 @@ from tests.engine.support import Connection, Pool
 
 GAUGES = (
     *('size', 'idle', 'in_use', 'acquired', 'creating', 'checking', 'closing', 'waiting', 'endpoints', 'suspended'),
-    *('min_idle', 'max_size', 'total_max_size', 'max_workers'),
+    *('min_idle', 'max_size', 'total_max_size', 'max_workers', 'longest_held'),
 )
 EXPECTED_COUNTERS = (
     *('asked', 'acquires', 'waits', 'timeouts', 'cancelled', 'too_many', 'created', 'create_errors', 'refused'),
@@ -23,7 +23,7 @@ EXPECTED_COUNTERS = (
 
 def nonzero(stats: dict[str, int]) -> dict[str, int]:
     """What is not 0, but for the limits."""
-    return {name: count for name, count in stats.items() if count and name not in GAUGES[-4:]}
+    return {name: count for name, count in stats.items() if count and name not in GAUGES[-5:]}
 
 
 def test_a_new_pool_has_counted_nothing() -> None:

@@ -911,9 +911,37 @@ WRONG_CHANGES = (
     WrongChange(
         'use-ends-at-the-last-release-only',
         CORE,
-        '    end_use(ep, e, now)\n    lend(ep, e, now)\n',
+        '    end_use(w.core, ep, e, now)\n    lend(ep, e, now)\n',
         '    lend(ep, e, now)\n',
         'use_ns lacks the times of all users whose connections went straight to the next one',
+    ),
+    WrongChange(
+        'detached-use-not-timed',
+        CORE,
+        'gcp_store_char(&e.given_up, True)\n        end_use(core, ep, e, now)\n',
+        'gcp_store_char(&e.given_up, True)\n',
+        'use_ns and the percentiles lack the uses whose connections were detached, often the longest ones',
+    ),
+    WrongChange(
+        'cut-off-use-counted-as-short',
+        CORE,
+        'core.cut_off_uses += 1',
+        'pass',
+        'uses that close() has cut off after minutes are in the lowest bucket, and the percentiles go down',
+    ),
+    WrongChange(
+        'failed-connect-in-no-histogram',
+        CORE,
+        'record(&core.histograms.create, now - ticket.used_at)',
+        'pass',
+        'the percentiles of connects are 0, whatever they take',
+    ),
+    WrongChange(
+        'short-uses-counted-before-they-end',
+        CORE,
+        '<unsigned long long>in_use + core.cut_off_uses',
+        'core.cut_off_uses',
+        'a connection that is held for an hour counts as a use of no time until it is returned',
     ),
     WrongChange(
         'refused-not-asked',

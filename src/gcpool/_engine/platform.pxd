@@ -48,6 +48,8 @@ cdef extern from *:
       /* Two threads that each write, pass this, and then read what the other one writes: at least one of them sees the
          other's write. */
       #define gcp_fence() _Py_atomic_fence_seq_cst()
+      #define gcp_count_up(p) ((void)_Py_atomic_add_uint64((uint64_t *)(p), 1))
+      #define gcp_load_ulonglong(p) _Py_atomic_load_uint64_relaxed((uint64_t *)(p))
       #define gcp_load_uint(p) _Py_atomic_load_uint_relaxed(p)
       #define gcp_store_uint(p, v) _Py_atomic_store_uint_relaxed((p), (v))
       static inline double gcp_load_double(double *p) {
@@ -88,6 +90,8 @@ cdef extern from *:
       #define gcp_publish_int(p, v) (*(p) = (v))
       #define gcp_change_int(p, from, to) (*(p) == (from) ? (*(p) = (to), 1) : 0)
       #define gcp_fence() ((void)0)
+      #define gcp_count_up(p) ((void)++*(p))
+      #define gcp_load_ulonglong(p) (*(p))
       #define gcp_load_uint(p) (*(p))
       #define gcp_store_uint(p, v) (*(p) = (v))
       #define gcp_load_double(p) (*(p))
@@ -108,6 +112,13 @@ cdef extern from *:
 
     /* The same pointer, as an object: the caller owns the reference. A cast in Cython would take another one. */
     #define gcp_owned(p) (p)
+
+    /* The least n such that a time is at most 2 ** n seconds. For numbers above 0. */
+    static inline int gcp_ceiling_exponent(double seconds) {
+        unsigned long long bits;
+        memcpy(&bits, &seconds, sizeof(bits));
+        return (int)((bits - 1) >> 52) - 1022;
+    }
 
     /* A number in the place of two links, which are not in use. */
     static inline void gcp_put_double(void **links, double value) { memcpy((void *)links, &value, sizeof(double)); }
@@ -170,6 +181,9 @@ cdef extern from *:
     ctypedef struct gcp_marks:
         double use_time
     unsigned long long gcp_next_stamp(unsigned long long *shared, gcp_marks *) noexcept nogil
+    int gcp_ceiling_exponent(double) noexcept nogil
+    void gcp_count_up(unsigned long long *) noexcept nogil
+    unsigned long long gcp_load_ulonglong(unsigned long long *) noexcept nogil
     void gcp_put_double(void **, double) noexcept nogil
     double gcp_get_double(void **) noexcept nogil
     void gcp_lock(gcp_mutex *) noexcept nogil

@@ -75,6 +75,9 @@ cdef class PoolCore:
     cdef Counters counters                  # [core]
     cdef Counters popped                    # [core] what pop_stats() has shown
     cdef double use_time                    # [core] seconds of use, of forgotten endpoint pools
+    cdef Histograms histograms
+    cdef Histograms popped_histograms       # [core] what pop_stats() has shown
+    cdef unsigned long long cut_off_uses    # [core] connections that close() has closed while they were in use
     cdef Checks checks
     cdef readonly double lifetime_jitter    # never changes
     cdef readonly double keepalive_interval     # never changes; 0: idle connections are not checked in the background

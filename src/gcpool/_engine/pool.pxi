@@ -611,15 +611,24 @@ cdef class PoolCore:
         """The number of connections to an endpoint: all (None), checked out (True), idle (False)."""
         return endpoint_size(self, endpoint, acquired)
 
+    def readiness(self):
+        """Whether acquires would be served now: how many connections there are, and which endpoints are in trouble.
+
+        :return: the numbers of connections, of idle ones, of those in use, of waiters, of endpoints with an idle
+            connection or room for one; and of the endpoints in trouble a list of (one of ``TROUBLES``, the endpoint,
+            its numbers in use and waiting, the last connect error or None)
+        """
+        return readiness_of(self)
+
     def stats(self, bint pops=False):
-        """Gauges and counters of the whole pool, as a dict of ints.
+        """Gauges and counters of the whole pool, with its histograms.
 
         :param pops: whether the counters begin anew after this
         """
         return gauges_and_counters(self, pops)
 
     def endpoint_stats(self, object endpoint):
-        """The gauges of an endpoint, as a dict of ints."""
+        """The gauges of an endpoint."""
         return endpoint_gauges(self, endpoint)
 
     def endpoint_rows(self):

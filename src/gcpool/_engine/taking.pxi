@@ -89,7 +89,7 @@ cdef bint detach(PoolCore core, Entry e, double now) except -1:
         if timer is not None:
             drop_check_timer(core, timer)
         gcp_store_char(&e.given_up, True)
-        end_use(ep, e, now)
+        end_use(core, ep, e, now)
         advance_relief(core, now)
         note_used(ep, now)
         unschedule_locked(&core.deadlines, e)
