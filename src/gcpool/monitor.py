@@ -4,14 +4,17 @@ Nothing is served, and no thread runs, until :py:func:`serve` is called, or the 
 when the process builds its first pool.
 """
 
+import math
 import os
 from typing import Any
 
+from ._core import checked_seconds
+from ._monitor.recording import Recording
 from ._monitor.server import Server
 from ._monitor.server import serve as _serve
 from ._monitor.snapshot import snapshot as _snapshot
 
-__all__ = ['Server', 'serve', 'snapshot']
+__all__ = ['Recording', 'Server', 'record', 'serve', 'snapshot']
 
 
 def serve(path: str | os.PathLike[str] | None = None) -> Server:
@@ -30,11 +33,7 @@ def serve(path: str | os.PathLike[str] | None = None) -> Server:
     :raises RuntimeError: when this process serves at another place already
     :raises OSError: when the directory is not private, or when another process serves there
     """
-    if path is not None:
-        path = os.fspath(path)
-        if not isinstance(path, str):
-            raise TypeError(f'path={path!r}: expected a string or a path, not {type(path).__name__}')
-    return _serve(path)
+    return _serve(None if path is None else _checked_path(path))
 
 
 def snapshot() -> dict[str, Any]:
@@ -43,3 +42,32 @@ def snapshot() -> dict[str, Any]:
     Pools of one name are summed. Endpoints are shown as the manager's ``describe_endpoint`` shows them.
     """
     return _snapshot()
+
+
+def record(path: str | os.PathLike[str], interval: float = 1.0) -> Recording:
+    """Record the pools of this process to a file, which ``python -m gcpool plot`` draws.
+
+    One daemon thread writes, until the returned recording is closed: ``with record('run.jsonl'): ...``. A child that
+    the process forks records nothing.
+
+    :param path: the file, which is written anew: a snapshot a line, as JSON
+    :param interval: seconds between two snapshots
+    :raises TypeError: when the path is neither a string nor a path, or the interval is no number
+    :raises ValueError: when the interval is not greater than 0
+    :raises OSError: when the file cannot be written
+    """
+    name = _checked_path(path)
+    seconds = checked_seconds('interval', interval)
+    if not 0 < seconds < math.inf:
+        raise ValueError(f'interval={interval!r}: expected seconds greater than 0')
+    return Recording(name, seconds)
+
+
+def _checked_path(path: str | os.PathLike[str]) -> str:
+    try:
+        name = os.fspath(path)
+    except TypeError:
+        name = None
+    if not isinstance(name, str):
+        raise TypeError(f'path={path!r}: expected a string or a path, not {type(path).__name__}')
+    return name

@@ -620,12 +620,13 @@ cdef class PoolCore:
         """
         return readiness_of(self)
 
-    def stats(self, bint pops=False):
+    def stats(self, bint pops=False, bint since_built=False):
         """Gauges and counters of the whole pool, with its histograms.
 
         :param pops: whether the counters begin anew after this
+        :param since_built: whether they are those since the pool was built, whoever had them begin anew
         """
-        return gauges_and_counters(self, pops)
+        return gauges_and_counters(self, pops, since_built)
 
     def endpoint_stats(self, object endpoint):
         """The gauges of an endpoint."""

@@ -150,23 +150,24 @@ cdef void subtract_popped(
             popped[i] = total
 
 
-cdef object gauges_and_counters(PoolCore core, bint pops):
-    # The counters and the histograms are those since the last pop.
+cdef object gauges_and_counters(PoolCore core, bint pops, bint since_built):
+    # The counters and the histograms are those since the last pop, or since the pool was built.
     cdef Gauges gauges
     cdef Counters counters
     cdef Histograms histograms
     cdef unsigned long long *totals = <unsigned long long *>&counters
     cdef size_t i
     gather(core, &gauges, &counters, &histograms)
-    gcp_lock(&core.lock)
-    subtract_popped(
-        totals, <unsigned long long *>&core.popped, sizeof(Counters) // sizeof(unsigned long long), pops
-    )
-    subtract_popped(
-        <unsigned long long *>&histograms, <unsigned long long *>&core.popped_histograms,
-        sizeof(Histograms) // sizeof(unsigned long long), pops
-    )
-    gcp_unlock(&core.lock)
+    if not since_built:
+        gcp_lock(&core.lock)
+        subtract_popped(
+            totals, <unsigned long long *>&core.popped, sizeof(Counters) // sizeof(unsigned long long), pops
+        )
+        subtract_popped(
+            <unsigned long long *>&histograms, <unsigned long long *>&core.popped_histograms,
+            sizeof(Histograms) // sizeof(unsigned long long), pops
+        )
+        gcp_unlock(&core.lock)
     stats = show_gauges(core, &gauges, longest_held(core, None) if gauges.in_use else 0.0)
     for i in range(sizeof(Counters) // sizeof(unsigned long long)):
         if COUNTERS[i]:

@@ -3,9 +3,22 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from gcpool._statistics import Health, Histogram, PoolStats
 from gcpool.contrib._descriptions import shown
 
-__all__ = ['MAX_ENDPOINTS', 'OTHER', 'STATES', 'EndpointRow', 'endpoint_label', 'endpoint_rows', 'summed_stats']
+__all__ = [
+    'MAX_ENDPOINTS',
+    'MAX_HOLDERS',
+    'OTHER',
+    'STATES',
+    'EndpointRow',
+    'endpoint_counts',
+    'endpoint_label',
+    'endpoint_rows',
+    'longest_holders',
+    'summed_stats',
+    'worst_health',
+]
 
 #: The states of connections, by the names that get_stats() has for them.
 STATES = ('idle', 'in_use', 'creating', 'checking', 'closing')
@@ -13,11 +26,16 @@ STATES = ('idle', 'in_use', 'creating', 'checking', 'closing')
 #: How many endpoints of a pool are shown one by one.
 MAX_ENDPOINTS = 100
 
+#: How many holders of connections are shown.
+MAX_HOLDERS = 50
+
 #: Stands for the endpoints beyond those that are shown one by one.
 OTHER = 'other'
 
 # Gauges of which the pools of one name have the greatest, and not the sum.
 _GREATEST = frozenset({'longest_held'})
+
+_BY_HEALTH = ('ok', 'degraded', 'exhausted')
 
 
 class EndpointRow(NamedTuple):
@@ -32,16 +50,40 @@ class EndpointRow(NamedTuple):
     waiting: int
 
 
-def summed_stats(all_stats: Sequence[dict[str, int]]) -> dict[str, int]:
-    """Sum the statistics of pools with one name."""
-    if len(all_stats) == 1:
-        return all_stats[0]
-    total: dict[str, int] = {}
-    for stats in all_stats:
+def summed_stats(pools: Sequence[Any]) -> PoolStats:
+    """Sum the statistics of pools with one name, and their histograms.
+
+    The counters are those since the pools were built: pop_stats() takes nothing away from who else watches.
+    """
+    first, *others = [pool._core.stats(since_built=True) for pool in pools]
+    if not others:
+        return first
+    total = dict(first)
+    for stats in others:
         for name, value in stats.items():
-            known = total.get(name, 0)
-            total[name] = max(known, value) if name in _GREATEST else known + value
-    return total
+            total[name] = max(total[name], value) if name in _GREATEST else total[name] + value
+    histograms = {
+        name: _summed([histogram, *(stats.histograms[name] for stats in others)])
+        for name, histogram in first.histograms.items()
+    }
+    return PoolStats(total, histograms)
+
+
+def _summed(histograms: Sequence[Histogram]) -> Histogram:
+    # All have the buckets of the core.
+    counts = [sum(column) for column in zip(*(histogram.counts for histogram in histograms), strict=True)]
+    return Histogram(histograms[0].bounds, counts, sum(histogram.sum for histogram in histograms))
+
+
+def worst_health(pools: Iterable[Any]) -> Health:
+    """The health of pools with one name: that of the one that is worst off."""
+    return max((pool.health() for pool in pools), key=lambda health: _BY_HEALTH.index(health.status))
+
+
+def longest_holders(pools: Iterable[Any], limit: int = MAX_HOLDERS) -> list[tuple[Any, Any]]:
+    """Who has had connections for longest, of pools with one name: each pool, and its holder."""
+    found = [(pool, holder) for pool in pools for holder in getattr(pool, 'holders', list)()]
+    return sorted(found, key=lambda pair: -pair[1].seconds)[:limit]
 
 
 def endpoint_label(pool: Any, endpoint: object) -> str:
@@ -67,6 +109,15 @@ def endpoint_rows(pools: Iterable[Any], limit: int = MAX_ENDPOINTS) -> list[Endp
     if len(rows) > limit:
         _add(found, OTHER, [sum(column) for column in zip(*(counts for _, _, *counts in rows[limit:]), strict=True)])
     return [EndpointRow(label, *counts) for label, counts in found.items()]
+
+
+def endpoint_counts(pools: Iterable[Any]) -> dict[str, Sequence[int]]:
+    """The counts of an :py:class:`EndpointRow`, by the texts of all endpoints."""
+    found: dict[str, Sequence[int]] = {}
+    for pool in pools:
+        for endpoint, *counts in pool._core.endpoint_rows():
+            _add(found, endpoint_label(pool, endpoint), counts)
+    return found
 
 
 def _business(row: tuple[Any, ...]) -> tuple[int, int]:

@@ -12,31 +12,20 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from gcpool._core import logger
-from gcpool._workers import before_fork
-from gcpool._workers.threads import make_this_thread_known, start_thread
 
+from .background import Background
 from .snapshot import snapshot
 from .transport import Listener, transport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from typing_extensions import Self
 
 __all__ = ['Server', 'serve', 'serve_as_environment_says']
 
-# Seconds that a client may take to read, and that the thread may take to end.
+# Seconds that a client may take to read.
 CLIENT_TIME = 2.0
-END_TIME = 5.0
 # Seconds until the next try when the system refuses a connection, because the process has too many files open.
 PAUSE = 0.2
-
-
-class _Run:
-    """One thread of a server. It knows its own Thread object: under gevent current_thread() may return another one."""
-
-    def __init__(self, serve: 'Callable[[_Run], None]'):
-        self.thread = threading.Thread(target=serve, args=(self,), name='gcpool-monitor', daemon=True)
 
 
 class Server:
@@ -54,13 +43,16 @@ class Server:
         self._woken, self._waker = socket.socketpair()
         self._woken.setblocking(False)
         self._waker.setblocking(False)
-        self._run: _Run | None = None
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener.sock, selectors.EVENT_READ)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._background = Background('gcpool-monitor', wait=self._wait, wake=self._wake, work=self._answer)
         self._closed = False
         try:
-            self._start()
+            self._background.start()
         except BaseException:
             self._listener.close()
-            self._close_wakeup()
+            self._close_the_rest()
             raise
 
     def __enter__(self) -> 'Self':
@@ -86,46 +78,33 @@ class Server:
         if self._closed:
             return
         self._closed = True
-        run = self._run
-        self._end_run()
-        if run is not None and run.thread is not threading.current_thread():
-            run.thread.join(END_TIME)
+        self._background.end()
         self._listener.close()
-        self._close_wakeup()
+        self._close_the_rest()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: close what was inherited, and leave the parent's file alone."""
+        self._closed = True
+        self._background.forget()
+        self._listener.close(removes_file=False)
+        self._close_the_rest()
+
+    def _close_the_rest(self) -> None:
+        self._selector.close()
+        self._woken.close()
+        self._waker.close()
 
     # -- the thread ---------------------------------------------------------------------------------------------------
 
-    def _start(self) -> None:
-        self._run = run = _Run(self._serve)
-        start_thread(run.thread)
-
-    def _end_run(self) -> None:
-        self._run = None
-        # If it is full, the thread is about to wake.
-        with contextlib.suppress(OSError):
-            self._waker.send(b'.')
-
-    def _serve(self, run: _Run) -> None:
-        try:
-            with selectors.DefaultSelector() as selector:
-                selector.register(self._listener.sock, selectors.EVENT_READ)
-                selector.register(self._woken, selectors.EVENT_READ)
-                while self._run is run:
-                    self._wait(run, selector)
-                    if self._run is run:
-                        self._answer()
-        finally:
-            make_this_thread_known()
-
-    def _wait(self, run: _Run, selector: selectors.BaseSelector) -> None:
-        # Python warns about a fork beside other threads, so this one ends before a fork, as the pools' idle ones do.
-        before_fork.idle_threads[run.thread] = self
-        try:
-            selector.select()
-        finally:
-            before_fork.idle_threads.pop(run.thread, None)
+    def _wait(self) -> None:
+        self._selector.select()
         with contextlib.suppress(BlockingIOError):
             self._woken.recv(64)
+
+    def _wake(self) -> None:
+        # If it is full, the thread is about to wake.
+        with contextlib.suppress(BlockingIOError):
+            self._waker.send(b'.')
 
     def _answer(self) -> None:
         try:
@@ -143,35 +122,6 @@ class Server:
             with contextlib.suppress(OSError):
                 if self._listener.admits(conn):
                     conn.sendall(_answer_of_now())
-
-    # -- forks --------------------------------------------------------------------------------------------------------
-
-    def dismiss(self, thread: threading.Thread) -> bool:
-        """The process is about to fork: have the idle thread end. False if it is not this server's."""
-        run = self._run
-        if run is None or run.thread is not thread:
-            return False
-        self._end_run()
-        return True
-
-    def recall(self) -> None:
-        """The process has forked, and this is the parent: serve again."""
-        if not self._closed and self._run is None:
-            try:
-                self._start()
-            except (RuntimeError, MemoryError) as exc:
-                logger.warning('the pools are no longer served at %s: no thread can be started: %s', self.path, exc)
-
-    def leave_to_parent(self) -> None:
-        """In a forked child: close what was inherited, and leave the parent's file alone."""
-        self._closed = True
-        self._run = None
-        self._listener.close(removes_file=False)
-        self._close_wakeup()
-
-    def _close_wakeup(self) -> None:
-        self._woken.close()
-        self._waker.close()
 
 
 def _answer_of_now() -> bytes:

@@ -7,9 +7,10 @@ import time
 from typing import Any
 
 from gcpool._pools import by_name, open_pools
+from gcpool._statistics import Histogram
 from gcpool._version import __version__
 
-from .figures import endpoint_rows, summed_stats
+from .figures import endpoint_label, endpoint_rows, longest_holders, summed_stats, worst_health
 
 __all__ = ['VERSION', 'snapshot']
 
@@ -17,10 +18,10 @@ __all__ = ['VERSION', 'snapshot']
 VERSION = 1
 
 
-def snapshot(*, endpoints: bool = True) -> dict[str, Any]:
+def snapshot(*, details: bool = True) -> dict[str, Any]:
     """Look at the pools of this process that are open. Nothing of them is changed, and no I/O is done.
 
-    :param endpoints: whether the busiest endpoints are listed
+    :param details: whether the busiest endpoints and the longest holders are listed
     """
     return {
         'version': VERSION,
@@ -31,17 +32,35 @@ def snapshot(*, endpoints: bool = True) -> dict[str, Any]:
         'program': os.path.basename(sys.argv[0]) if getattr(sys, 'argv', None) else '',
         'time': time.time(),
         'monotonic': time.monotonic(),
-        'pools': [_look_at(name, pools, endpoints=endpoints) for name, pools in sorted(by_name(open_pools()).items())],
+        'pools': [_look_at(name, pools, details=details) for name, pools in sorted(by_name(open_pools()).items())],
     }
 
 
-def _look_at(name: str, pools: list[Any], *, endpoints: bool) -> dict[str, Any]:
+def _look_at(name: str, pools: list[Any], *, details: bool) -> dict[str, Any]:
+    stats = summed_stats(pools)
     look: dict[str, Any] = {
         'name': name,
         'pools': len(pools),
         'runtimes': sorted({'asyncio' if pool.asynchronous else 'threads' for pool in pools}),
-        'stats': summed_stats([pool.get_stats() for pool in pools]),
+        'health': worst_health(pools)._asdict(),
+        'stats': dict(stats),
+        'histograms': {name: _as_object(histogram) for name, histogram in stats.histograms.items()},
     }
-    if endpoints:
+    if details:
         look['endpoints'] = [row._asdict() for row in endpoint_rows(pools)]
+        look['holders'] = [_as_row(pool, holder) for pool, holder in longest_holders(pools)]
     return look
+
+
+def _as_object(histogram: Histogram) -> dict[str, Any]:
+    # Without the last bound, which is infinite: JSON has no number for that.
+    return {'bounds': histogram.bounds[:-1], 'counts': histogram.counts, 'sum': histogram.sum}
+
+
+def _as_row(pool: Any, holder: Any) -> dict[str, Any]:
+    return {
+        'endpoint': endpoint_label(pool, holder.endpoint),
+        'seconds': holder.seconds,
+        'holder': holder.holder,
+        'frames': holder.frames,
+    }

@@ -12,6 +12,7 @@ import secrets
 import socket
 import stat
 import sys
+import time
 from typing import Any, ClassVar, Protocol
 
 from gcpool.exceptions import MonitorError
@@ -24,6 +25,8 @@ __all__ = ['Listener', 'LoopbackTransport', 'Transport', 'UnixTransport', 'trans
 MAX_UNIX_PATH = 107 if sys.platform == 'linux' else 103
 # How many clients may wait for their turn.
 BACKLOG = 16
+# Seconds until a client for which there is no place to wait tries again.
+BUSY_PAUSE = 0.02
 TOKEN_LENGTH = 32
 
 
@@ -170,13 +173,26 @@ class UnixTransport:
         conn = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             conn.settimeout(timeout)
-            conn.connect(path)
+            _connect(conn, path, time.monotonic() + timeout)
         except BaseException as exc:
             conn.close()
             if isinstance(exc, OSError):
                 raise MonitorError(_why_not(path, exc)) from exc
             raise
         return conn
+
+
+def _connect(conn: socket.socket, path: str, deadline: float) -> None:
+    while True:
+        try:
+            conn.connect(path)
+        except BlockingIOError as exc:
+            # So many clients wait for their turn already that the system takes no further one.
+            if time.monotonic() >= deadline:
+                raise TimeoutError('timed out') from exc
+            time.sleep(BUSY_PAUSE)
+        else:
+            return
 
 
 def _check_length(path: str) -> str:
