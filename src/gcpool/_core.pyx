@@ -176,6 +176,8 @@ include "_engine/statistics.pxi"
 include "_engine/overview.pxi"
 # How long connections are in use now.
 include "_engine/holding.pxi"
+# who holds them, and where they were acquired.
+include "_engine/recording.pxi"
 # Whether an acquire would be served now.
 include "_engine/readiness.pxi"
 # The parameters of a core, and its end.

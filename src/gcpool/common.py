@@ -4,13 +4,23 @@ from typing import TYPE_CHECKING, Any, Final, Generic
 
 from ._core import Observer, PoolCore
 from ._health import health_of
+from ._holders import Frame, Holder, Holding, describe
 from ._statistics import Health, Histogram, PoolStats
 from ._time_limits import seconds
 from .exceptions import PoolTimeout
 from .managers import ConnectionT, EndpointT
 from .observers import PoolEvent
 
-__all__ = ['ALL_ENDPOINTS', 'BaseConnectionPool', 'Health', 'Histogram', 'PoolEvent', 'PoolStats']
+__all__ = [
+    'ALL_ENDPOINTS',
+    'BaseConnectionPool',
+    'Frame',
+    'Health',
+    'Histogram',
+    'Holder',
+    'PoolEvent',
+    'PoolStats',
+]
 
 
 class AllEndpoints:
@@ -58,6 +68,7 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         def _check_timeout(self) -> float | None: ...
 
         _close_timeout: float | None
+        _holding: Holding
 
     def get_size(self) -> int:
         """Return the number of connections: idle, in use, being created and being closed."""
@@ -81,7 +92,7 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         waited), ``too_many`` (refused, because too many waited), ``created``, ``create_errors`` (attempts to connect
         that ended without a connection, including cancelled and interrupted ones), ``refused`` (those of them for which
         the server was full), ``checks``, ``checks_failed``, ``dead`` (found dead by a check), ``broken`` (unfit when
-        returned), ``detached``, ``leaks`` (always 0 as yet), ``disposed`` (closed), and of these ``closed_idle``,
+        returned), ``detached``, ``leaks`` (see ``leak_threshold``), ``disposed`` (closed), and of these ``closed_idle``,
         ``closed_lifetime``, ``closed_max_uses``, ``closed_broken``, ``closed_dead``, ``closed_discarded``,
         ``closed_drained``, ``closed_shrunk``, ``closed_evicted``, ``closed_pool_closed``.
 
@@ -103,6 +114,16 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         Each event is in one such result; so ``stats['wait_p99']`` is that of the time since the last one.
         """
         return self._core.stats(True)
+
+    def holders(self, endpoint: Any = ALL_ENDPOINTS) -> list[Holder]:
+        """Return the connections in use, and who holds them, longest first.
+
+        With ``record_holders``, each has the thread or task that acquired it, and where. Nothing is changed by looking.
+
+        :param endpoint: for the connections to this endpoint alone
+        :raises TypeError: when ``endpoint`` is not hashable
+        """
+        return self._holding.list(self, *([] if endpoint is ALL_ENDPOINTS else [endpoint]))
 
     def health(self) -> Health:
         """Whether the pool can serve acquires now: ``ok``, ``degraded`` or ``exhausted``, and why. Does no I/O.
@@ -172,9 +193,14 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         :param stats: the gauges of the error, which the text may name, too
         """
         observer, core = self._observer, self._core
+        holders: list[Holder] = []
+        if core.records_holders:
+            holders = self._holding.list(self, *([] if limit == 'total_max_size' else [endpoint]))
         error = PoolTimeout(
             f'{observer.pool_text}: timed out after {seconds(timeout)} {what % observer.text(endpoint)}'
+            f'{describe(holders)}'
         )
+        error.holders = tuple(holders[:3])
         error.pool = observer.name
         error.endpoint = observer.shown(endpoint)
         error.phase = phase
@@ -312,6 +338,16 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
     def max_uses(self) -> int:
         """How often a connection is acquired before it is closed; 0 for no limit."""
         return self._core.max_uses
+
+    @property
+    def record_holders(self) -> bool:
+        """Whether it is recorded who acquires a connection, and where."""
+        return self._core.records_holders
+
+    @property
+    def leak_threshold(self) -> float | None:
+        """Seconds in use after which a connection counts as leaked; None if the pool does not look for leaks."""
+        return self._holding.leak_threshold
 
     @property
     def is_full(self) -> bool:

@@ -102,7 +102,8 @@ class _TimedOut(BaseError):
     :ivar in_use: how many of these were in use
     :ivar idle: how many of these were idle
     :ivar waiting: how many acquires were still waiting for them
-    :ivar holders: who had them; empty, because the pool does not record that yet
+    :ivar holders: the three who had held them for longest, each a :py:class:`gcpool.common.Holder`; empty without
+        ``record_holders``
     """
 
     pool: str | None = None

@@ -132,4 +132,6 @@ cdef void begin_anew(PoolCore core) noexcept nogil:
     memset(&core.histograms, 0, sizeof(Histograms))
     memset(&core.popped_histograms, 0, sizeof(Histograms))
     core.cut_off_uses = 0
+    memset(&core.holder_records, 0, sizeof(Map))
+    core.leaks_looked_for_at = INFINITY
     core.use_time = 0

@@ -1,6 +1,10 @@
+from cpython.object cimport PyObject
+
+
 cdef extern from *:
     """
     #include <time.h>
+    #include <frameobject.h>
 
     #ifdef HAVE_FORK
       #include <pthread.h>
@@ -120,6 +124,42 @@ cdef extern from *:
         return (int)((bits - 1) >> 52) - 1022;
     }
 
+    /* A variable of each thread's own. */
+    #if defined(_MSC_VER)
+      #define GCP_THREAD_LOCAL __declspec(thread)
+    #else
+      #define GCP_THREAD_LOCAL __thread
+    #endif
+    static GCP_THREAD_LOCAL void *gcp_mark_of_thread = NULL;
+    #define gcp_thread_mark() gcp_mark_of_thread
+    #define gcp_set_thread_mark(p) ((void)(gcp_mark_of_thread = (p)))
+
+    /* WHERE THE CALLER IS: its innermost frames, as code objects, which the caller owns, and offsets of instructions in
+       these. No frame is kept, because a frame keeps all local variables alive. */
+    #if PY_VERSION_HEX >= 0x030B0000
+      #define gcp_instruction(frame) PyFrame_GetLasti(frame)
+    #else
+      #define gcp_instruction(frame) ((frame)->f_lasti * 2)
+    #endif
+    static int gcp_walk_frames(PyObject **codes, int *offsets, int limit) {
+        int count = 0;
+        PyFrameObject *frame = PyThreadState_GetFrame(PyThreadState_Get());
+        while (frame != NULL) {
+            PyFrameObject *back = NULL;
+            codes[count] = (PyObject *)PyFrame_GetCode(frame);
+            offsets[count++] = gcp_instruction(frame);
+            if (count < limit) back = PyFrame_GetBack(frame);
+            Py_DECREF(frame);
+            frame = back;
+        }
+        return count;
+    }
+
+    #define gcp_line_of(code, offset) PyCode_Addr2Line((PyCodeObject *)(code), (offset))
+
+    /* How many references there are to an object. Without the GIL, others may change that meanwhile. */
+    #define gcp_reference_count(o) ((Py_ssize_t)Py_REFCNT(o))
+
     /* A number in the place of two links, which are not in use. */
     static inline void gcp_put_double(void **links, double value) { memcpy((void *)links, &value, sizeof(double)); }
     static inline double gcp_get_double(void **links) {
@@ -181,6 +221,11 @@ cdef extern from *:
     ctypedef struct gcp_marks:
         double use_time
     unsigned long long gcp_next_stamp(unsigned long long *shared, gcp_marks *) noexcept nogil
+    void *gcp_thread_mark() noexcept nogil
+    void gcp_set_thread_mark(void *) noexcept nogil
+    int gcp_walk_frames(PyObject **codes, int *offsets, int limit) noexcept
+    int gcp_line_of(PyObject *code, int offset) noexcept
+    Py_ssize_t gcp_reference_count(object) noexcept
     int gcp_ceiling_exponent(double) noexcept nogil
     void gcp_count_up(unsigned long long *) noexcept nogil
     unsigned long long gcp_load_ulonglong(unsigned long long *) noexcept nogil

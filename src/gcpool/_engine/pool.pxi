@@ -611,6 +611,54 @@ cdef class PoolCore:
         """The number of connections to an endpoint: all (None), checked out (True), idle (False)."""
         return endpoint_size(self, endpoint, acquired)
 
+    def holders(self, object endpoint=None, bint of_all=True):
+        """The connections in use: a list of seconds, endpoint, entry, lease number, who holds it (a ThreadMark, a weak
+        reference to a task, or None), where it was acquired (pairs of code and line, innermost first), whether it may be
+        held for long, and whether nobody refers to it any more.
+
+        :param endpoint: whose, unless those of all endpoints are asked for
+        """
+        cdef EndpointPool ep = None if of_all else find_pool(self, endpoint)
+        return [] if ep is None and not of_all else holders_of(self, ep)
+
+    def current_holder(self):
+        """What :py:meth:`holders` shows for the calling thread or task; None if there is nothing."""
+        cdef PyObject *who
+        if gcp_thread_mark() == NULL:
+            make_thread_mark()
+        who = current_holder(self)
+        if who == NULL:
+            return None
+        found = <object>who
+        Py_DECREF_(who)
+        return found
+
+    @property
+    def holders_are_tasks(self):
+        """Whether the holders of connections are tasks, and not threads."""
+        return bool(self.records_tasks)
+
+    def mark_long(self, Entry e not None):
+        """The connection may be held for as long as its user likes: it is no leak. Called by its holder."""
+        mark_long(self, e)
+
+    def returned_at(self, Entry e not None, unsigned int lease_no):
+        """When a lease has ended: None if it goes on, infinite if that is not known any more."""
+        return returned_at(e, lease_no)
+
+    def count_leak(self):
+        """A connection was found leaked."""
+        count_leak(self)
+
+    @property
+    def next_look_for_leaks(self):
+        """When the next look for leaks is due; infinite if none is."""
+        return gcp_load_double(&self.leaks_looked_for_at)
+
+    def look_for_leaks_again(self, double now, bint goes_on):
+        """A look has been made. The next acquire calls :py:attr:`wake_leak_watch` unless the looks go on."""
+        gcp_store_double(&self.leaks_looked_for_at, now + leak_interval(self) if goes_on else INFINITY)
+
     def readiness(self):
         """Whether acquires would be served now: how many connections there are, and which endpoints are in trouble.
 

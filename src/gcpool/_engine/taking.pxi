@@ -107,6 +107,7 @@ cdef bint detach(PoolCore core, Entry e, double now) except -1:
     if timer is not None:
         core.check_timers.pop(e, None)
     core.entries.discard(e)
+    drop_record(core, e)
     notify_all(core, &served)
     return True
 
