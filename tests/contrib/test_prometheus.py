@@ -90,7 +90,7 @@ def test_what_is_scraped_is_what_the_pool_says(registry: CollectorRegistry, pool
 def test_the_other_format_of_prometheus(registry: CollectorRegistry, pool: ConnectionPool[Any, object]) -> None:
     PoolCollector(pool, registry=registry, endpoints=True)
     with pool.connection('a'):
-        text = generate_openmetrics(registry).decode()
+        text = generate_openmetrics(registry).decode()  # type: ignore[no-untyped-call]
     assert 'gcpool_pool_connections{endpoint="a",pool="orders",state="in_use"} 1.0' in text
     assert 'gcpool_pool_acquires_total{pool="orders"} 1.0' in text
 

@@ -118,8 +118,15 @@ class TestHolders:
         assert 'No connection is in use.' in text
 
     def test_a_pool_that_does_not_record_them(self) -> None:
-        text = shown(holders(snapshot(pool())))
-        assert '2 connections are in use; a pool with record_holders=True says who has them.' in text
+        held = [{'endpoint': 'db', 'seconds': 3.0, 'holder': None, 'frames': []}]
+        text = shown(holders(snapshot(pool(holders=held))))
+        assert "3.00 s  Somebody has a connection of pool 'orders' to db" in text
+        assert 'A pool with record_holders=True says who acquired them, and where.' in text
+        assert 'These are the first 1 of 2.' in text
+
+    def test_a_line_that_is_not_known(self) -> None:
+        held = [{'endpoint': 'db', 'seconds': 3.0, 'holder': 'me', 'frames': [['/srv/x.py', None, 'f']]}]
+        assert '    /srv/x.py in f' in shown(holders(snapshot(pool(holders=held))))
 
 
 HOSTILE = 'a\x1b[31m\x1b]0;title\x07\r\nb[bold]'

@@ -12,6 +12,7 @@ from gcpool._monitor import figures
 from gcpool.exceptions import PoolTimeout
 from gcpool.threading import ConnectionPool
 from tests.monitor.support import Manager, pool_in
+from tests.threads.runtime import until
 
 
 def test_the_pool_as_it_counts_itself(pool: ConnectionPool[object, object]) -> None:
@@ -80,7 +81,8 @@ def test_of_many_endpoints_the_busiest_stand_alone(monkeypatch: pytest.MonkeyPat
             described = 0
             rows = pool_in(monitor.snapshot(), 'wide')['endpoints']
         # What has no row of its own costs no text.
-        assert described <= figures.MAX_ENDPOINTS + 2
+        # Three are those that are held.
+        assert described <= figures.MAX_ENDPOINTS + 3
         assert len(rows) == figures.MAX_ENDPOINTS + 1
         assert [(row['endpoint'], row['in_use']) for row in rows[:2]] == [('host 123', 2), ('host 321', 1)]
         assert rows[-1]['endpoint'] == 'other'
@@ -141,6 +143,8 @@ def test_who_holds_connections_the_longest_first() -> None:
 
     taken, done = threading.Event(), threading.Event()
     with ConnectionPool(Manager(), name='held', record_holders=True) as pool, pool.connection('a'):
+        # The clock of uses ticks every few milliseconds.
+        until(lambda: pool.holders()[0].seconds > 0)
         thread = threading.Thread(target=hold_another, name='second holder')
         thread.start()
         try:
@@ -154,7 +158,8 @@ def test_who_holds_connections_the_longest_first() -> None:
     assert 'MainThread' in first['holder']
     assert 'second holder' in second['holder']
     file, line, function = second['frames'][0]
-    assert (os.path.basename(file), function) == ('test_snapshot.py', 'hold_another')
+    assert os.path.basename(file) == 'test_snapshot.py'
+    assert function.endswith('hold_another')
     assert line > 0
 
 

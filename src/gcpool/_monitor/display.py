@@ -192,7 +192,7 @@ def _longest(now: Mapping[str, Any]) -> list[RenderableType]:
     for name, holder in found[:SHOWN_HOLDERS]:
         table.add_row(
             duration(holder['seconds']),
-            printable(holder['holder']),
+            printable(holder['holder'] or '-'),
             place(holder['frames']),
             printable(holder['endpoint']),
             name,
@@ -203,13 +203,17 @@ def _longest(now: Mapping[str, Any]) -> list[RenderableType]:
 def holders(now: Mapping[str, Any]) -> RenderableType:
     """Who has connections in use, since when, and where they were acquired, frame by frame."""
     parts: list[RenderableType] = []
-    for name, holder in _sorted_holders(now):
-        who = f'{printable(holder["holder"])} has a connection of pool {name!r} to {printable(holder["endpoint"])}'
-        parts.append(Text.assemble((duration(holder['seconds']), 'bold'), f'  {who}'))
+    found = _sorted_holders(now)
+    for name, holder in found:
+        who = printable(holder['holder'] or 'Somebody')
+        what = f'has a connection of pool {name!r} to {printable(holder["endpoint"])}'
+        parts.append(Text.assemble((duration(holder['seconds']), 'bold'), f'  {who} {what}'))
         parts += [Text(f'    {step}') for step in steps(holder['frames'])]
+    if not found:
+        parts.append(Text('No connection is in use.'))
+    elif not any(holder['frames'] for _, holder in found):
+        parts.append(Text('A pool with record_holders=True says who acquired them, and where.'))
     in_use = sum(pool['stats']['in_use'] for pool in now['pools'])
-    if not parts:
-        what = f'{in_use} connections are in use' if in_use else 'No connection is in use'
-        hint = '; a pool with record_holders=True says who has them' if in_use else ''
-        parts.append(Text(f'{what}{hint}.'))
+    if in_use > len(found):
+        parts.append(Text(f'These are the first {len(found)} of {in_use:,}.'))
     return Group(_headline(now), *parts)

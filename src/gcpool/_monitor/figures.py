@@ -15,6 +15,7 @@ __all__ = [
     'endpoint_counts',
     'endpoint_label',
     'endpoint_rows',
+    'label_of_shown',
     'longest_holders',
     'summed_stats',
     'worst_health',
@@ -55,7 +56,8 @@ def summed_stats(pools: Sequence[Any]) -> PoolStats:
 
     The counters are those since the pools were built: pop_stats() takes nothing away from who else watches.
     """
-    first, *others = [pool._core.stats(since_built=True) for pool in pools]
+    found: list[PoolStats] = [pool._core.stats(since_built=True) for pool in pools]
+    first, *others = found
     if not others:
         return first
     total = dict(first)
@@ -77,12 +79,13 @@ def _summed(histograms: Sequence[Histogram]) -> Histogram:
 
 def worst_health(pools: Iterable[Any]) -> Health:
     """The health of pools with one name: that of the one that is worst off."""
-    return max((pool.health() for pool in pools), key=lambda health: _BY_HEALTH.index(health.status))
+    found: list[Health] = [pool.health() for pool in pools]
+    return max(found, key=lambda health: _BY_HEALTH.index(health.status))
 
 
 def longest_holders(pools: Iterable[Any], limit: int = MAX_HOLDERS) -> list[tuple[Any, Any]]:
     """Who has had connections for longest, of pools with one name: each pool, and its holder."""
-    found = [(pool, holder) for pool in pools for holder in getattr(pool, 'holders', list)()]
+    found = [(pool, holder) for pool in pools for holder in pool.holders()]
     return sorted(found, key=lambda pair: -pair[1].seconds)[:limit]
 
 
@@ -91,8 +94,13 @@ def endpoint_label(pool: Any, endpoint: object) -> str:
 
     A URL or a connection string is shown without one also if the manager does not describe it.
     """
-    text = shown(pool._observer.shown(endpoint))
-    return text if isinstance(text, str) else pool._observer.text_of(text, endpoint)
+    return label_of_shown(pool, pool._observer.shown(endpoint))
+
+
+def label_of_shown(pool: Any, shown_endpoint: object) -> str:
+    """The same for what the pool shows in place of an endpoint."""
+    text = shown(shown_endpoint)
+    return text if isinstance(text, str) else pool._observer.text_of(text, text)
 
 
 def endpoint_rows(pools: Iterable[Any], limit: int = MAX_ENDPOINTS) -> list[EndpointRow]:

@@ -6,11 +6,12 @@ import sys
 import time
 from typing import Any
 
+from gcpool._holders import Holder
 from gcpool._pools import by_name, open_pools
 from gcpool._statistics import Histogram
 from gcpool._version import __version__
 
-from .figures import endpoint_label, endpoint_rows, longest_holders, summed_stats, worst_health
+from .figures import endpoint_rows, label_of_shown, longest_holders, summed_stats, worst_health
 
 __all__ = ['VERSION', 'snapshot']
 
@@ -57,9 +58,9 @@ def _as_object(histogram: Histogram) -> dict[str, Any]:
     return {'bounds': histogram.bounds[:-1], 'counts': histogram.counts, 'sum': histogram.sum}
 
 
-def _as_row(pool: Any, holder: Any) -> dict[str, Any]:
+def _as_row(pool: Any, holder: Holder) -> dict[str, Any]:
     return {
-        'endpoint': endpoint_label(pool, holder.endpoint),
+        'endpoint': label_of_shown(pool, holder.endpoint),
         'seconds': holder.seconds,
         'holder': holder.holder,
         'frames': holder.frames,

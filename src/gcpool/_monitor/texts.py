@@ -46,9 +46,13 @@ def place(frames: Sequence[Sequence[Any]]) -> str:
     if not frames:
         return ''
     file, line, function = frames[0]
-    return printable(f'{os.path.basename(str(file))}:{line} {function}')
+    return printable(f'{os.path.basename(str(file))}{_at(line)} {function}')
 
 
 def steps(frames: Sequence[Sequence[Any]]) -> list[str]:
     """All frames that were recorded, innermost first."""
-    return [printable(f'{file}:{line} in {function}') for file, line, function in frames]
+    return [printable(f'{file}{_at(line)} in {function}') for file, line, function in frames]
+
+
+def _at(line: int | None) -> str:
+    return '' if line is None else f':{line}'
