@@ -1,6 +1,7 @@
 """What the tests of watching share: a manager that connects to nothing, and pools by their names in a snapshot."""
 
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import gcpool.asyncio
@@ -36,3 +37,8 @@ def pool_in(snapshot: dict[str, Any], name: str) -> dict[str, Any]:
 def threads_called(name: str) -> list[threading.Thread]:
     """The threads of a name."""
     return [thread for thread in threading.enumerate() if thread.name == name]
+
+
+def counts(stats: Mapping[str, int]) -> dict[str, int]:
+    """Statistics without what changes from one look to the next, though nothing happens."""
+    return {name: value for name, value in stats.items() if name != 'longest_held'}
