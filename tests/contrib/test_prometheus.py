@@ -2,7 +2,9 @@
 
 import asyncio
 import gc
+import json
 import math
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ import gcpool.asyncio
 from gcpool.threading import ConnectionPool
 from tests.conftest import QUICK
 from tests.monitor.support import AsyncManager, Manager
+from tests.pages import ROOT
 
 prometheus_client = pytest.importorskip('prometheus_client')
 
@@ -277,6 +280,20 @@ class TestBadInput:
     def test_endpoints_is_no_bool(self, registry: CollectorRegistry) -> None:
         with pytest.raises(TypeError, match='endpoints=1: expected a bool'):
             PoolCollector(registry=registry, endpoints=1)  # type: ignore[arg-type]
+
+
+def test_the_dashboard_asks_for_what_there_is(registry: CollectorRegistry, pool: ConnectionPool[Any, object]) -> None:
+    PoolCollector(pool, registry=registry)
+    names = {name for name, _ in scrape(registry)}
+    text = (ROOT / 'examples' / 'grafana-dashboard.json').read_text(encoding='utf-8')
+    queries = [target['expr'] for panel in json.loads(text)['panels'] for target in panel['targets']]
+    assert len(queries) >= 9
+    asked = {name for query in queries for name in re.findall(r'gcpool_\w+', query)}
+    assert asked <= names
+    # Nothing that is exported has no place, but for what the buckets say already.
+    assert names - asked <= {name for name in names if name.endswith(('_sum', '_count'))}
+    states = {dict(labels).get('state') for _, labels in scrape(registry)}
+    assert set(re.findall(r'state=\\"(\w+)\\"', text)) <= states
 
 
 def test_one_more_pool(registry: CollectorRegistry, pool: ConnectionPool[Any, object]) -> None:
