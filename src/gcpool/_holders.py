@@ -42,8 +42,6 @@ MOST_LOOKED_AT = 256
 
 _OWN = path.dirname(path.abspath(__file__)) + path.sep
 _NOT_SHOWN = f'{path.sep}contextlib.py'
-# Below this one there are no frames of the task, but those of the event loop that runs it.
-_FIRST_OF_TASK = f'{path.sep}asyncio{path.sep}events.py'
 
 
 class Frame(NamedTuple):
@@ -248,8 +246,6 @@ def _frames(places: Iterable[tuple[CodeType, int]]) -> tuple[Frame, ...]:
     found: list[Frame] = []
     for code, line in places:
         file = code.co_filename
-        if file.endswith(_FIRST_OF_TASK) and code.co_name == '_run':
-            break
         if not file.startswith(_OWN) and not file.endswith(_NOT_SHOWN):
             name: str = getattr(code, 'co_qualname', code.co_name)
             found.append(Frame(file, line if line >= 0 else None, name))

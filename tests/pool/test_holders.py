@@ -6,6 +6,7 @@ import pickle
 import weakref
 from collections.abc import Callable
 from contextlib import asynccontextmanager
+from types import FunctionType
 from typing import Any
 
 import pytest
@@ -154,11 +155,10 @@ async def test_no_frame_is_kept() -> None:
 
 async def test_the_code_of_a_function_that_is_gone_is_forgotten_with_the_connection() -> None:
     pool = ConnectionPool(Manager(), record_holders=True)
-    scope: dict[str, Any] = {}
-    exec(compile('async def passing(pool): return await pool.acquire("a")', 'passing.py', 'exec'), scope)  # noqa: S102
-    code = weakref.ref(scope['passing'].__code__)
-    conn = await scope['passing'](pool)
-    scope.clear()
+    passing = FunctionType(take.__code__.replace(co_filename='passing.py'), globals(), 'passing', ('a',))
+    code = weakref.ref(passing.__code__)
+    conn = await passing(pool)
+    del passing
     gc.collect()
     assert code() is not None
     assert pool.holders()[0].frames[0].file == 'passing.py'
