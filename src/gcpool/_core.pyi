@@ -151,6 +151,9 @@ class PoolCore:
         counts_idle_only: bool = False,
         limits: object = None,
         opened: bool = True,
+        records_holders: bool = False,
+        leak_threshold: float = ...,
+        wake_leak_watch: Callable[[], object] | None = None,
     ) -> None: ...
     @property
     def min_idle(self) -> int: ...

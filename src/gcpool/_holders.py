@@ -42,8 +42,6 @@ MOST_LOOKED_AT = 256
 
 _OWN = path.dirname(path.abspath(__file__)) + path.sep
 _NOT_SHOWN = f'{path.sep}contextlib.py'
-# Below this one there are no frames of the task, but those of the event loop that runs it.
-_FIRST_OF_TASK = f'{path.sep}asyncio{path.sep}events.py'
 
 
 class Frame(NamedTuple):
@@ -116,7 +114,7 @@ class Holding:
     def _show(self, pool: 'Pool', lease: _Lease) -> Holder:
         return Holder(pool._observer.shown(lease.endpoint), lease.seconds, _name(lease.who), _frames(lease.places))
 
-    # -- leaks ------------------------------------------------------------------------------------------------------------
+    # -- leaks --------------------------------------------------------------------------------------------------------
 
     def due_at(self, pool: 'Pool') -> float:
         """Return when the next look for leaks is due; infinite if none is."""
@@ -184,15 +182,20 @@ class Holding:
             if lease.key == (id(entry), lease_no):
                 self._tell(pool, lease, 'was dropped: its block was entered and never left')
 
-    # -- who waits for itself ---------------------------------------------------------------------------------------------
+    # -- who waits for itself -----------------------------------------------------------------------------------------
 
-    def note_wait(self, pool: 'Pool', endpoint: Any, waits_for_slot: bool) -> None:
+    def note_wait(self, pool: 'Pool', endpoint: Any) -> None:
         """An acquire begins to wait. Tell, once, if its own thread or task holds what it waits for."""
         core = pool._core
-        if self._told_of_own_wait or core.size > MOST_LOOKED_AT:
+        if not core.records_holders or self._told_of_own_wait or core.size > MOST_LOOKED_AT:
             return
+        waits_for_slot = core.endpoint_size(endpoint) < core.max_size
+        if waits_for_slot and core.size < core.total_max_size:
+            return  # for a connect of the pool's
         who = core.current_holder()
-        own = [lease for lease in _leases(pool, *([] if waits_for_slot else [endpoint])) if lease.who is who is not None]
+        own = [
+            lease for lease in _leases(pool, *([] if waits_for_slot else [endpoint])) if lease.who is who is not None
+        ]
         if own:
             self._told_of_own_wait = True
             pool._tell(
@@ -216,7 +219,8 @@ def describe(holders: Iterable[Holder]) -> str:
 
 
 def _leases(pool: 'Pool', *endpoint: Any) -> list[_Lease]:
-    found = [_Lease(*each) for each in pool._core.holders(*endpoint, of_all=not endpoint)]
+    core = pool._core
+    found = [_Lease(*each) for each in (core.holders(endpoint[0], False) if endpoint else core.holders())]
     return sorted(found, key=lambda lease: -lease.seconds)
 
 
@@ -248,8 +252,6 @@ def _frames(places: Iterable[tuple[CodeType, int]]) -> tuple[Frame, ...]:
     found: list[Frame] = []
     for code, line in places:
         file = code.co_filename
-        if file.endswith(_FIRST_OF_TASK) and code.co_name == '_run':
-            break
         if not file.startswith(_OWN) and not file.endswith(_NOT_SHOWN):
             name: str = getattr(code, 'co_qualname', code.co_name)
             found.append(Frame(file, line if line >= 0 else None, name))
@@ -260,7 +262,7 @@ def _frames_now(who: Any) -> tuple[Frame, ...]:
     """Where a holder is now."""
     frames: list[FrameType] = []
     if isinstance(who, ThreadMark):
-        frame = None if who.has_ended else sys._current_frames().get(who.ident)  # noqa: SLF001 - there is no other way
+        frame = None if who.has_ended else sys._current_frames().get(who.ident)
         while frame is not None and len(frames) < MOST_FRAMES:
             frames.append(frame)
             frame = frame.f_back

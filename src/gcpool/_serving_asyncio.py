@@ -22,7 +22,6 @@ class AsyncServing(AsyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
 
     if TYPE_CHECKING:
         # Of BaseConnectionPool.
-        def _waits_for(self, endpoint: EndpointT) -> tuple[str, str | None]: ...
         def _waited_too_long(self, endpoint: EndpointT, deadline: float, timeout: float) -> PoolTimeout: ...
         def _timed_out(
             self, phase: str, endpoint: EndpointT, deadline: float, timeout: float, what: str, limit: str | None = None
@@ -43,8 +42,7 @@ class AsyncServing(AsyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
             signal = self._arm(waiter)
             queued = await self._ask(waiter, found_dead, deadline, timeout)
             if queued:
-                if core.records_holders:
-                    self._holding.note_wait(self, endpoint, self._waits_for(endpoint)[1] == 'total_max_size')
+                self._holding.note_wait(self, endpoint)
                 if not await self._wait(signal, deadline, core.give_up, waiter):
                     raise self._waited_too_long(endpoint, cast('float', deadline), cast('float', timeout))
                 core.end_wait(waiter, core.now())
@@ -117,7 +115,8 @@ class AsyncServing(AsyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
 
     def _due_in(self) -> float | None:
         """Return the seconds until the next idle connection is due for a close or a check, or a look for leaks is; None
-        if none ever is."""
+        if none ever is.
+        """
         core = self._core
         dues = [due for due in (core.next_due() if core.collects else None, core.next_check()) if due is not None]
         due = min(*dues, self._holding.due_at(self), math.inf)

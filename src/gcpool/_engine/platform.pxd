@@ -141,12 +141,18 @@ cdef extern from *:
     #else
       #define gcp_instruction(frame) ((frame)->f_lasti * 2)
     #endif
-    static int gcp_walk_frames(PyObject **codes, int *offsets, int limit) {
+    static int gcp_walk_frames(PyObject **codes, int *offsets, int limit, void *outside) {
         int count = 0;
         PyFrameObject *frame = PyThreadState_GetFrame(PyThreadState_Get());
         while (frame != NULL) {
             PyFrameObject *back = NULL;
-            codes[count] = (PyObject *)PyFrame_GetCode(frame);
+            PyObject *code = (PyObject *)PyFrame_GetCode(frame);
+            if ((void *)code == outside) {      /* from here on, the frames are no task's */
+                Py_DECREF(code);
+                Py_DECREF(frame);
+                break;
+            }
+            codes[count] = code;
             offsets[count++] = gcp_instruction(frame);
             if (count < limit) back = PyFrame_GetBack(frame);
             Py_DECREF(frame);
@@ -158,7 +164,7 @@ cdef extern from *:
     #define gcp_line_of(code, offset) PyCode_Addr2Line((PyCodeObject *)(code), (offset))
 
     /* How many references there are to an object. Without the GIL, others may change that meanwhile. */
-    #define gcp_reference_count(o) ((Py_ssize_t)Py_REFCNT(o))
+    #define gcp_reference_count(o) ((Py_ssize_t)Py_REFCNT((PyObject *)(o)))
 
     /* A number in the place of two links, which are not in use. */
     static inline void gcp_put_double(void **links, double value) { memcpy((void *)links, &value, sizeof(double)); }
@@ -223,9 +229,9 @@ cdef extern from *:
     unsigned long long gcp_next_stamp(unsigned long long *shared, gcp_marks *) noexcept nogil
     void *gcp_thread_mark() noexcept nogil
     void gcp_set_thread_mark(void *) noexcept nogil
-    int gcp_walk_frames(PyObject **codes, int *offsets, int limit) noexcept
+    int gcp_walk_frames(PyObject **codes, int *offsets, int limit, void *outside) noexcept
     int gcp_line_of(PyObject *code, int offset) noexcept
-    Py_ssize_t gcp_reference_count(object) noexcept
+    Py_ssize_t gcp_reference_count(void *) noexcept
     int gcp_ceiling_exponent(double) noexcept nogil
     void gcp_count_up(unsigned long long *) noexcept nogil
     unsigned long long gcp_load_ulonglong(unsigned long long *) noexcept nogil

@@ -613,8 +613,8 @@ cdef class PoolCore:
 
     def holders(self, object endpoint=None, bint of_all=True):
         """The connections in use: a list of seconds, endpoint, entry, lease number, who holds it (a ThreadMark, a weak
-        reference to a task, or None), where it was acquired (pairs of code and line, innermost first), whether it may be
-        held for long, and whether nobody refers to it any more.
+        reference to a task, or None), where it was acquired (pairs of code and line, innermost first), whether it may
+        be held for long, and whether nobody refers to it any more.
 
         :param endpoint: whose, unless those of all endpoints are asked for
         """

@@ -104,21 +104,35 @@ cdef void record_holder(PoolCore core, Entry e, int limit) noexcept:
     # No lock is held, and the caller has just acquired the connection. Where there is no memory, nothing is recorded.
     cdef size_t s = shard_of(<size_t><void *>e)
     cdef HolderRecord fresh
-    cdef HolderRecord old
     cdef HolderRecord *record
     fresh.lease_no = gcp_load_uint(&e.lease_no)
-    fresh.is_long = False
     fresh.who = current_holder(core)
-    fresh.count = gcp_walk_frames(fresh.codes, fresh.offsets, limit)
+    fresh.count = gcp_walk_frames(fresh.codes, fresh.offsets, limit, <void *>frame_of_loop)
     gcp_lock(&core.holder_records.shards[s].lock)
     record = record_of(core, s, e)
     if record != NULL:
-        old = record[0]
-        record[0] = fresh
-    else:
-        old = fresh
+        exchange(record, &fresh)
     gcp_unlock(&core.holder_records.shards[s].lock)
-    release_references(&old)
+    release_references(&fresh)
+
+
+cdef inline void exchange(HolderRecord *record, HolderRecord *fresh) noexcept:
+    # The shard's lock is held. Only what is used is copied.
+    cdef PyObject *who = record.who
+    cdef PyObject *code
+    cdef char count = record.count
+    cdef int i
+    record.lease_no = fresh.lease_no
+    record.is_long = False
+    record.who = fresh.who
+    fresh.who = who
+    for i in range(max(count, fresh.count)):
+        code = record.codes[i]
+        record.codes[i] = fresh.codes[i]
+        record.offsets[i] = fresh.offsets[i]
+        fresh.codes[i] = code
+    record.count = fresh.count
+    fresh.count = count
 
 
 cdef int note_holder(PoolCore core, Entry e, int limit) except -1:
@@ -241,7 +255,7 @@ cdef list holders_of(PoolCore core, EndpointPool ep):
 cdef bint has_no_holder(Entry e) noexcept:
     # Whether a connection in use is referred to by its entry alone, and the entry by nobody who would release it: its
     # user has dropped it. The entry itself is referred to by PoolCore.entries, the list of holders_of(), and its loop.
-    return gcp_reference_count(e.conn_) == 1 and gcp_reference_count(e) <= 3
+    return gcp_reference_count(<void *>e.conn_) == 1 and gcp_reference_count(<void *>e) <= 3
 
 
 cdef bint is_held(Entry e, unsigned int lease_no) noexcept:

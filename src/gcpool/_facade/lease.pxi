@@ -48,7 +48,8 @@ cdef class Lease:
 
 cdef inline int set_up(Lease context, PoolFacade pool, object endpoint, object timeout, bint is_long) except -1:
     context.pool = pool
-    context.is_long = is_long
+    if gcp_unlikely(is_long):
+        context.is_long = True
     context.endpoint = endpoint
     context.timeout = checked_timeout(timeout)
     return 0

@@ -23,6 +23,9 @@ _STACKED = {'in_use': 'C3', 'idle': 'C2', 'creating': 'C1', 'checking': 'C9', 'c
 # The percentiles of the waits, and how strongly each is drawn.
 _PERCENTILES = {50: 0.4, 90: 0.7, 99: 1.0}
 
+# Above the picture, where it hides nothing.
+_LEGEND: dict[str, Any] = {'loc': 'lower right', 'bbox_to_anchor': (1.0, 1.0), 'fontsize': 'small', 'frameon': False}
+
 
 def plot(path: str, output: str | None = None) -> str:
     """Draw a recording: for each pool connections by state, waiting acquires, and percentiles of the waits.
@@ -40,12 +43,12 @@ def plot(path: str, output: str | None = None) -> str:
     figure = Figure(figsize=(10, 1 + 4.5 * len(names)), layout='constrained')
     began = snapshots[0]['monotonic']
     for rows, name in zip(figure.subfigures(len(names), 1, squeeze=False)[:, 0], names, strict=True):
-        rows.suptitle(printable(name))
+        rows.suptitle(printable(name), x=0.02, ha='left')
         connections, waits = rows.subplots(2, 1, sharex=True)
         _draw(connections, waits, _changes(snapshots, name), began)
     try:
-        # The same recording gives the same picture.
-        with rc_context({'svg.hashsalt': 'gcpool'}):
+        # The same recording gives the same picture, and its text is text.
+        with rc_context({'svg.hashsalt': 'gcpool', 'svg.fonttype': 'none'}):
             figure.savefig(output, metadata={'Date': None} if output.lower().endswith('.svg') else None)
     except (OSError, ValueError) as exc:
         raise MonitorError(f'the picture {output!r} cannot be written: {exc}') from exc
@@ -115,7 +118,7 @@ def _draw(connections: Any, waits: Any, changes: Sequence[tuple[float, Change]],
     connections.step(times, waiting, color='black', where='post', label='waiting acquires')
     connections.set_ylabel('connections')
     connections.set_ylim(bottom=0)
-    connections.legend(loc='upper left', ncols=len(drawn) + 1, fontsize='small')
+    connections.legend(ncols=len(drawn) + 1, **_LEGEND)
     for q, alpha in _PERCENTILES.items():
         # The first snapshot is about all that was before it.
         found = [change.percentile('wait', q) for change in pools[1:]]
@@ -124,4 +127,4 @@ def _draw(connections: Any, waits: Any, changes: Sequence[tuple[float, Change]],
     waits.set_yscale('log')
     waits.set_ylabel('at most, s')
     waits.set_xlabel('seconds')
-    waits.legend(loc='upper left', ncols=len(_PERCENTILES), fontsize='small')
+    waits.legend(ncols=len(_PERCENTILES), **_LEGEND)
