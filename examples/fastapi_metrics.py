@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from gcpool.asyncio import ConnectionPool
-from gcpool.contrib.aiosqlite import Connection, SqliteConnectionManager
+from gcpool.contrib.aiosqlite import Connection, SqliteConnectionManager, SqliteEndpoint
 from gcpool.contrib.prometheus import PoolCollector
 
 DATABASE = os.environ.get('GCPOOL_EXAMPLE_DATABASE') or os.path.join(tempfile.gettempdir(), 'visits.db')
@@ -28,7 +28,7 @@ PoolCollector()
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Build the pool in the event loop that uses it. With leak_threshold, leaks are counted, and top shows holders."""
-    async with ConnectionPool[str, Connection](
+    async with ConnectionPool[SqliteEndpoint, Connection](
         SqliteConnectionManager(), name='visits', max_size=4, acquire_timeout=5.0, leak_threshold=30.0
     ) as pool:
         async with pool.connection(DATABASE) as conn:

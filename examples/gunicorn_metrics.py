@@ -17,10 +17,11 @@ import threading
 from typing import TYPE_CHECKING
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from gcpool.contrib.prometheus import PoolCollector
-from gcpool.contrib.sqlite3 import PooledConnection, SqliteConnectionManager
+from gcpool.contrib.sqlite3 import PooledConnection, SqliteConnectionManager, SqliteEndpoint
 from gcpool.threading import ConnectionPool
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ DATABASE = os.environ.get('GCPOOL_EXAMPLE_DATABASE') or os.path.join(tempfile.ge
 PERIOD = 5.0  # seconds between two copies
 
 # Without --preload each worker imports this module, so each has a pool and a thread of its own.
-pool = ConnectionPool[str, PooledConnection](SqliteConnectionManager(), name='numbers', max_size=4, acquire_timeout=5.0)
+pool = ConnectionPool[SqliteEndpoint, PooledConnection](
+    SqliteConnectionManager(), name='numbers', max_size=4, acquire_timeout=5.0
+)
 
 
 class Copy:
@@ -38,7 +41,8 @@ class Copy:
 
     def __init__(self) -> None:
         self._collector = PoolCollector(registry=None)
-        self._metrics: dict[str, Gauge | Counter] = {}
+        self._gauges: dict[str, Gauge] = {}
+        self._counters: dict[str, Counter] = {}
         self._counted: dict[tuple[str, ...], float] = {}
         self._lock = threading.Lock()
 
@@ -47,22 +51,23 @@ class Copy:
         with self._lock:
             for family in self._collector.collect():
                 for sample in family.samples:
-                    labels = dict(sample.labels)
                     if family.type == 'gauge':
-                        gauge = self._metrics.get(family.name) or Gauge(
-                            family.name, family.documentation, [*labels], multiprocess_mode='livesum'
-                        )
-                        self._metrics[family.name] = gauge
-                        gauge.labels(**labels).set(sample.value)
+                        self._set(family, sample.labels, sample.value)
                     elif family.type == 'counter':
-                        counter = self._metrics.get(family.name) or Counter(
-                            family.name, family.documentation, [*labels]
-                        )
-                        self._metrics[family.name] = counter
-                        key = (family.name, *labels.values())
-                        # A counter can only be added to.
-                        counter.labels(**labels).inc(max(sample.value - self._counted.get(key, 0.0), 0.0))
-                        self._counted[key] = sample.value
+                        self._count(family, sample.labels, sample.value)
+
+    def _set(self, family: Metric, labels: dict[str, str], value: float) -> None:
+        if family.name not in self._gauges:
+            self._gauges[family.name] = Gauge(family.name, family.documentation, [*labels], multiprocess_mode='livesum')
+        self._gauges[family.name].labels(**labels).set(value)
+
+    def _count(self, family: Metric, labels: dict[str, str], value: float) -> None:
+        if family.name not in self._counters:
+            self._counters[family.name] = Counter(family.name, family.documentation, [*labels])
+        # A counter can only be added to.
+        key = (family.name, *labels.values())
+        self._counters[family.name].labels(**labels).inc(max(value - self._counted.get(key, 0.0), 0.0))
+        self._counted[key] = value
 
     def run(self) -> None:
         """Copy again and again."""

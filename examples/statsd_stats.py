@@ -7,7 +7,7 @@ import socket
 import threading
 from typing import Any
 
-from gcpool.contrib.sqlite3 import PooledConnection, SqliteConnectionManager
+from gcpool.contrib.sqlite3 import PooledConnection, SqliteConnectionManager, SqliteEndpoint
 from gcpool.threading import ConnectionPool
 
 GAUGES = 'idle', 'in_use', 'waiting', 'total_max_size'
@@ -35,7 +35,7 @@ def send_each(period: float, address: tuple[str, int], pool: Any, ended: threadi
 
 
 def main() -> None:
-    pool = ConnectionPool[str, PooledConnection](SqliteConnectionManager(), name='orders', max_size=4)
+    pool = ConnectionPool[SqliteEndpoint, PooledConnection](SqliteConnectionManager(), name='orders', max_size=4)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver, pool:
         receiver.bind(('127.0.0.1', 0))
         receiver.settimeout(10.0)
