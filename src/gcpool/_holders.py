@@ -189,9 +189,12 @@ class Holding:
         core = pool._core
         if not core.records_holders or self._told_of_own_wait or core.size > MOST_LOOKED_AT:
             return
-        waits_for_slot = core.endpoint_size(endpoint) < core.max_size
-        if waits_for_slot and core.size < core.total_max_size:
-            return  # for a connect of the pool's
+        stats = core.endpoint_stats(endpoint)
+        waits_for_slot = stats['size'] < core.max_size
+        if waits_for_slot:
+            stats = core.stats()
+        if stats['in_use'] < (core.total_max_size if waits_for_slot else core.max_size):
+            return  # something else ends the wait: a connect of the pool's, or a close
         who = core.current_holder()
         own = [
             lease for lease in _leases(pool, *([] if waits_for_slot else [endpoint])) if lease.who is who is not None

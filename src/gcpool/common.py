@@ -93,8 +93,8 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         that ended without a connection, including cancelled and interrupted ones), ``refused`` (those of them for which
         the server was full), ``checks``, ``checks_failed``, ``dead`` (found dead by a check), ``broken`` (unfit when
         returned), ``detached``, ``leaks`` (see ``leak_threshold``), ``disposed`` (closed), and of these
-        ``closed_idle``, ``closed_lifetime``, ``closed_max_uses``, ``closed_broken``, ``closed_dead``, ``closed_discarded``,
-        ``closed_drained``, ``closed_shrunk``, ``closed_evicted``, ``closed_pool_closed``.
+        ``closed_idle``, ``closed_lifetime``, ``closed_max_uses``, ``closed_broken``, ``closed_dead``,
+        ``closed_discarded``, ``closed_drained``, ``closed_shrunk``, ``closed_evicted``, ``closed_pool_closed``.
 
         Sums in nanoseconds: ``wait_ns``, ``create_ns``, ``use_ns``. A use is counted when the connection is returned,
         by a clock that ticks every few milliseconds on some systems: the sum is right, a single use may be 0.
