@@ -146,7 +146,7 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
             return 'slot', 'total_max_size'
         # There is room: the pool connects, or waits to, because connects fail or enough of them are under way.
         limit = core.max_connecting
-        connecting = limit > 0 and core.endpoint_stats(endpoint)['creating'] >= limit
+        connecting = limit > 0 and core.endpoint_stats(endpoint, False)['creating'] >= limit
         return 'creating', 'max_connecting' if connecting else None
 
     def _waited_too_long(self, endpoint: EndpointT, deadline: float, timeout: float) -> PoolTimeout:
@@ -165,7 +165,7 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         )
 
     def _stats_within(self, limit: str | None, endpoint: EndpointT) -> dict[str, int]:
-        return self._core.stats() if limit == 'total_max_size' else self._core.endpoint_stats(endpoint)
+        return self._core.stats() if limit == 'total_max_size' else self._core.endpoint_stats(endpoint, False)
 
     def _timed_out(
         self, phase: str, endpoint: EndpointT, deadline: float, timeout: float, what: str, limit: str | None = None

@@ -272,10 +272,10 @@ cdef bint is_held(Entry e, unsigned int lease_no) noexcept:
 
 
 cdef object returned_at(Entry e, unsigned int lease_no):
-    # When a lease has ended: None if it goes on. Exact if the connection was not acquired again.
+    # When a lease has ended: None if it goes on, INFINITY if the connection was closed or acquired again since.
     if is_held(e, lease_no):
         return None
-    return e.used_at if is_lease_of(e, lease_no) and gcp_load_char(&e.state) != CLOSING else INFINITY
+    return e.used_at if is_lease_of(e, lease_no) and is_idle(e) else INFINITY
 
 
 cdef int count_leak(PoolCore core) except -1:
