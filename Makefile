@@ -2,9 +2,9 @@
 #
 #   make demo       what the pool does, live
 #   make test       the tests; then on a build with assertions; then traced, with the coverage of the core; then the
-#                   simulator for a minute, with a seed of its own
+#                   simulator for a minute, with a new seed; where CI=true is set, with one that is always the same
 #   make simulate   the pool in simulated worlds: SEED is drawn and printed where none is given, STEPS are a million, PART
-#                   is core, asyncio, threads or all. The same SEED does the same again, to the same trace hash.
+#                   is core, growth, asyncio, threads or all. The same SEED does the same again, to the same trace hash.
 #   make mutants    small wrong changes to the pool, each of which the simulator has to find
 #   make tsan       threads without the GIL under ThreadSanitizer, on an interpreter built for it: TSAN_PYTHON=path
 #   make lint       formatting, linters, types, the stub of the core, the generated half, the workflows
@@ -133,14 +133,15 @@ COVERAGE_TESTS := $(addprefix $(CURDIR)/,$(filter-out tests/engine/test_memory.p
 	$(addprefix tests/pool/test_,$(addsuffix .py,api bad_input behaviour close contexts faults)) tests/asyncio_/test_event_loop.py \
 	$(addprefix tests/pool_threads/test_,$(addsuffix .py,api bad_input)))
 
-# Seconds for each of the three parts of the simulator.
+# Seconds for each of the four parts of the simulator: of the clock, with a new seed each time. With CI=true, as for
+# Hypothesis, nothing is drawn: the steps of so many seconds on a quiet machine, the same ones on every machine.
 SIMULATE_SECONDS ?= $(if $(filter 1,$(GCPOOL_QUICK)),2,20)
 PART ?= all
 simulate: $(VENV)/.built $(VENV)/.group-test
 	$(BIN)/python -m tests.simulation $(PART) $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS)) $(SIMULATE_ARGS)
 
 test-simulate: $(VENV)/.built $(VENV)/.group-test
-	$(BIN)/python -m tests.simulation all --seconds $(SIMULATE_SECONDS)
+	$(BIN)/python -m tests.simulation all $(if $(filter true,$(CI)),--fixed,--seconds) $(SIMULATE_SECONDS)
 
 mutants: $(VENV)/.built $(VENV)/.group-test
 	$(BIN)/python -m tests.simulation.mutants $(MUTANTS_ARGS)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ._core import PARALLEL_CHECKS, Entry, PoolCheck
 from ._disposals_asyncio import AsyncDisposals, set_limit, timeout_scope
+from ._signal_handlers import is_of_signal_handler
 from ._time_limits import seconds
 
 __all__ = ['AsyncChecks']
@@ -78,7 +79,9 @@ class AsyncChecks(AsyncDisposals):
                 alive = self._is_alive(await check)
             # A check that swallows its cancellation and returns has not answered in time either.
             alive = alive and not scope.expired()
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
+            if is_of_signal_handler(exc):
+                raise
             if scope.expired():
                 self._tell(
                     None,
@@ -117,7 +120,9 @@ class AsyncChecks(AsyncDisposals):
         try:
             hook = self._manager.on_connection_dead(entry.endpoint, entry.conn)
             await self._expect_awaitable(hook, 'on_connection_dead')
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
+            if is_of_signal_handler(exc):
+                raise
             self._tell_error(entry.endpoint, 'on_connection_dead() of a connection to %s failed', exc)
 
     async def _check_groups(self, groups: list[list[Entry]]) -> int:

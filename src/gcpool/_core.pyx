@@ -30,6 +30,7 @@ from types import CoroutineType
 
 from gcpool._answers import check_answer, refuse_connection
 from gcpool._coroutines import acquired, discarded, not_discarded, not_released, released
+from gcpool._signal_handlers import is_of_signal_handler
 from gcpool._statistics import Histogram as TimeHistogram
 from gcpool._statistics import PoolStats
 from gcpool.exceptions import (
@@ -229,5 +230,7 @@ include "_facade/callables.pxi"
 # What the pool's own tasks run: the closes, and the checks.
 include "_facade/disposal_tasks.pxi"
 include "_facade/check_tasks.pxi"
+# What any of them runs in, so that a SystemExit of a callback does not end the loop.
+include "_facade/guarded.pxi"
 # What a task awaits: to be served.
 include "_facade/signal.pxi"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._core import AsyncPool, Entry, Growing
 from ._disposals_asyncio import PAUSE, is_being_cancelled, set_limit, timeout_scope
+from ._signal_handlers import is_of_signal_handler
 from ._time_limits import seconds
 from .exceptions import PoolTimeout
 
@@ -103,12 +104,12 @@ class AsyncCreates(AsyncPool):
             # The manager has cancelled something of its own.
             pool, text = self._observer.pool_text, self._observer.text(ticket.endpoint)
             await self._grow_failed(ticket, PoolTimeout(f'{pool}: create() for {text} was cancelled: {exc}'))
-        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        except (KeyboardInterrupt, GeneratorExit):
             # asyncio ends the loop's run, or the loop was closed.
             raise
         except BaseException as exc:
-            if growing.has_ended:
-                # It has succeeded: the exception is that of a waiter that was to be notified, or of a signal handler.
+            # If it has succeeded, the exception is that of a waiter that was to be notified.
+            if growing.has_ended or is_of_signal_handler(exc):
                 raise
             # No variable refers to the exception, whose traceback refers to this frame.
             await self._grow_failed(ticket, self._timeout_of_create(ticket) if scope.expired() else exc)

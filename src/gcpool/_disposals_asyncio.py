@@ -15,6 +15,7 @@ from ._core import (
     AsyncPool,
     Disposal,
     Entry,
+    Guarded,
     Lane,
     dispose_time,
 )
@@ -59,7 +60,7 @@ def spawn(
     (ddtrace, sentry-sdk) wrap each coroutine in another one. When the task is cancelled before its first step, only the
     outer coroutine ends, and the pool's own never learns of it.
     """
-    return asyncio.Task(coroutine, loop=loop, name=name)
+    return asyncio.Task(Guarded(coroutine, name), loop=loop, name=name)
 
 
 def put_all_back(queue: 'deque[Disposal]') -> None:

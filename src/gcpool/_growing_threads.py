@@ -18,21 +18,12 @@ from ._core import (
     without_frames,
 )
 from ._parameters import check_optional_seconds, check_pin
+from ._signal_handlers import is_of_signal_handler
 from ._time_limits import get_deadline, seconds
 from .exceptions import ConnectError, ConnectionPoolClosedError, EndpointDown, PoolTimeout
 from .managers import ConnectionT, EndpointT
 
 __all__ = ['SyncGrowing']
-
-
-def is_hopeless(error: BaseException) -> bool:
-    """Tell whether no server has caused an error, so that another attempt would fail as well.
-
-    A manager that does not know the endpoint raises a KeyError (``UnknownEndpoint`` is one), and parameters or a host
-    name that cannot be used are a TypeError or a ValueError. An error of the system is none of these, even if it is a
-    ValueError, too, as that of a certificate is: the server may soon have a better one.
-    """
-    return isinstance(error, (KeyError, TypeError, ValueError)) and not isinstance(error, OSError)
 
 
 class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
@@ -143,11 +134,18 @@ class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
             self._tell_error(endpoint, 'is_refusal() failed for %s', exc)
             return False
 
+    def _is_hopeless(self, endpoint: object, error: BaseException) -> bool:
+        try:
+            return bool(self._hopeless(endpoint, error))
+        except Exception as exc:
+            self._tell_error(endpoint, 'is_hopeless() failed for %s', exc)
+            return False
+
     def _connect_failed(self, waiter: Waiter, error: Exception) -> bool:
         # Whether the waiter asks again. Not after its time limit, nor where no server has been asked.
         core = self._core
         refusal = self._is_refusal(waiter.endpoint, error)
-        if not refusal and is_hopeless(error):
+        if not refusal and self._is_hopeless(waiter.endpoint, error):
             return False
         # The acquire's own time limit has expired, if the pool has raised this.
         has_time = not isinstance(error, PoolTimeout) or isinstance(error, ConnectError)
@@ -159,7 +157,7 @@ class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
         """A connect of the pool's own has failed."""
         endpoint = ticket.endpoint
         refusal = self._is_refusal(endpoint, error)
-        hopeless = not refusal and is_hopeless(error)
+        hopeless = not refusal and self._is_hopeless(endpoint, error)
         news = self._core.grow_failed(ticket, error, without_frames(error), refusal, self._core.now(), hopeless)
         # Nobody else tells it, unless it has reached a waiter, or begins an outage.
         self._note_connect_failed(ticket, error, 'debug' if news & (REACHED_WAITER | OUTAGE_BEGAN) else 'info')
@@ -184,7 +182,9 @@ class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
         if news & RECONNECT_FAILED and self._reconnect_failed is not None:
             try:
                 self._answer_of(self._reconnect_failed(self, endpoint, error))
-            except Exception as exc:
+            except (Exception, SystemExit) as exc:
+                if is_of_signal_handler(exc):
+                    raise
                 self._tell_error(endpoint, 'reconnect_failed failed for %s', exc)
 
     def _tell_end_of_outage(self, entry: Entry) -> None:

@@ -106,6 +106,7 @@ class Holding:
         self._told_of_own_wait = False
         # The leaks that were told and go on, and when they began.
         self._leaks: dict[tuple[int, int], tuple[_Lease, float]] = {}
+        self._fork_epoch = pool._core.fork_epoch
 
     def list(self, pool: 'Pool', *endpoint: Any) -> list[Holder]:
         """Return the connections in use, of one endpoint or of all, longest first."""
@@ -127,6 +128,9 @@ class Holding:
         if self.leak_threshold is None or core.next_look_for_leaks > now:
             return
         goes_on = False
+        if self._fork_epoch != core.fork_epoch:
+            self._fork_epoch = core.fork_epoch
+            self._leaks.clear()  # those are the parent's
         try:
             for key, (lease, began) in [*self._leaks.items()]:
                 ended = core.returned_at(lease.entry, lease.lease_no)
@@ -167,6 +171,8 @@ class Holding:
 
     def _tell_end(self, pool: 'Pool', lease: _Lease, seconds: float) -> None:
         how = 'closed' if lease.entry.state_name in {'closing', 'gone'} else 'returned'
+        if lease.entry.is_given_up:
+            how = 'discarded or detached'
         pool._tell(
             None,
             lease.endpoint,
@@ -189,9 +195,12 @@ class Holding:
         core = pool._core
         if not core.records_holders or self._told_of_own_wait or core.size > MOST_LOOKED_AT:
             return
-        waits_for_slot = core.endpoint_size(endpoint) < core.max_size
-        if waits_for_slot and core.size < core.total_max_size:
-            return  # for a connect of the pool's
+        stats = core.endpoint_stats(endpoint, False)
+        waits_for_slot = stats['size'] < core.max_size
+        if waits_for_slot:
+            stats = core.stats()
+        if stats['in_use'] < (core.total_max_size if waits_for_slot else core.max_size):
+            return  # something else ends the wait: a connect of the pool's, or a close
         who = core.current_holder()
         own = [
             lease for lease in _leases(pool, *([] if waits_for_slot else [endpoint])) if lease.who is who is not None

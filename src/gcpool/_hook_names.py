@@ -14,6 +14,7 @@ HOOKS = (
     'on_connection_dead',
     'is_broken',
     'is_refusal',
+    'is_hopeless',
     'describe_endpoint',
 )
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from ._core import UNSET
 from ._hook_names import check_hook_names
-from .managers import AsyncConnectionManager, SyncConnectionManager
+from .managers import AsyncConnectionManager, SyncConnectionManager, is_hopeless_unless_overridden
 
 __all__ = ['NO_ENDPOINT', 'Hooks', 'check_manager', 'is_coroutine_function']
 
@@ -31,8 +31,8 @@ class Hooks:
     :param manager: the connection manager
     :param base: the base class whose methods do nothing
     :raises TypeError: when a hook is no method, or one that is plain in both runtimes (``normalize``, ``is_refusal``,
-        ``describe_endpoint``) a coroutine function; when ``broken_on_cancel`` is no bool, or ``default_endpoint`` is
-        not hashable
+        ``is_hopeless``, ``describe_endpoint``) a coroutine function; when ``broken_on_cancel`` is no bool, or
+        ``default_endpoint`` is not hashable
     """
 
     NAMES = ('check_aliveness', 'on_acquire', 'on_release', 'on_connection_dead', 'is_broken')
@@ -44,6 +44,10 @@ class Hooks:
         self.normalize: Callable[[Any], Any] | None = self._plain(manager, base, 'normalize')
         #: ``is_refusal(endpoint, exc)``, if the manager overrides it.
         self.refusal: Callable[[Any, BaseException], bool] | None = self._plain(manager, base, 'is_refusal')
+        #: ``is_hopeless(endpoint, exc)``, the manager's or that of the base class.
+        self.hopeless: Callable[[Any, BaseException], bool] = (
+            self._plain(manager, base, 'is_hopeless') or is_hopeless_unless_overridden
+        )
         #: ``describe_endpoint(endpoint)``, if the manager overrides it.
         self.describe: Callable[[Any], object] | None = self._plain(manager, base, 'describe_endpoint')
         self.broken_on_cancel: bool = self._is_broken_on_cancel(manager)

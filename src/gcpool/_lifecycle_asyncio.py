@@ -77,8 +77,8 @@ class AsyncLifecycle(AsyncServing[EndpointT, ConnectionT], Generic[EndpointT, Co
             ``pool.connection()``, or inside a method of the manager that the pool calls; the pool is not closed then
         :raises EventLoopMismatch: (asyncio) when the pool belongs to another event loop; the pool is not closed then
         :raises BaseException: what ``dispose`` raises that is no Exception (an Exception is logged). Threads get it
-            after the other connections are closed; asyncio lets KeyboardInterrupt and SystemExit end the event loop's
-            run.
+            after the other connections are closed. On asyncio, tasks of the pool close: a SystemExit is logged, and a
+            KeyboardInterrupt ends the event loop's run.
         """
         core = self._core
         limit = check_optional_seconds('timeout', timeout)

@@ -251,6 +251,7 @@ class ConnectionPool(
             create_timeout=create_limit,
             reconnect_failed=reconnect_failed,
             refusal=hooks.refusal if wait_when_full else None,
+            hopeless=hooks.hopeless,
             watches_outages=reconnect_timeout > 0 or fail_fast or wait_when_full,
             default_endpoint=hooks.default_endpoint,
         )

@@ -93,8 +93,8 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         that ended without a connection, including cancelled and interrupted ones), ``refused`` (those of them for which
         the server was full), ``checks``, ``checks_failed``, ``dead`` (found dead by a check), ``broken`` (unfit when
         returned), ``detached``, ``leaks`` (see ``leak_threshold``), ``disposed`` (closed), and of these
-        ``closed_idle``, ``closed_lifetime``, ``closed_max_uses``, ``closed_broken``, ``closed_dead``, ``closed_discarded``,
-        ``closed_drained``, ``closed_shrunk``, ``closed_evicted``, ``closed_pool_closed``.
+        ``closed_idle``, ``closed_lifetime``, ``closed_max_uses``, ``closed_broken``, ``closed_dead``,
+        ``closed_discarded``, ``closed_drained``, ``closed_shrunk``, ``closed_evicted``, ``closed_pool_closed``.
 
         Sums in nanoseconds: ``wait_ns``, ``create_ns``, ``use_ns``. A use is counted when the connection is returned,
         by a clock that ticks every few milliseconds on some systems: the sum is right, a single use may be 0.
@@ -146,7 +146,7 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
             return 'slot', 'total_max_size'
         # There is room: the pool connects, or waits to, because connects fail or enough of them are under way.
         limit = core.max_connecting
-        connecting = limit > 0 and core.endpoint_stats(endpoint)['creating'] >= limit
+        connecting = limit > 0 and core.endpoint_stats(endpoint, False)['creating'] >= limit
         return 'creating', 'max_connecting' if connecting else None
 
     def _waited_too_long(self, endpoint: EndpointT, deadline: float, timeout: float) -> PoolTimeout:
@@ -165,7 +165,7 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         )
 
     def _stats_within(self, limit: str | None, endpoint: EndpointT) -> dict[str, int]:
-        return self._core.stats() if limit == 'total_max_size' else self._core.endpoint_stats(endpoint)
+        return self._core.stats() if limit == 'total_max_size' else self._core.endpoint_stats(endpoint, False)
 
     def _timed_out(
         self, phase: str, endpoint: EndpointT, deadline: float, timeout: float, what: str, limit: str | None = None

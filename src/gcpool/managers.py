@@ -13,6 +13,8 @@ import abc
 from collections.abc import Hashable
 from typing import Final, Generic, TypeVar
 
+from .exceptions import ConnectError
+
 __all__ = ['ROLLED_BACK', 'AsyncConnectionManager', 'ConnectionT', 'EndpointT', 'SyncConnectionManager']
 
 
@@ -27,6 +29,9 @@ class _RolledBack:
 #: says so in the log, once, because other pools would have committed it; but not while an exception is on its way, out
 #: of the user's block, or past a ``finally`` that returns the connection.
 ROLLED_BACK: Final = _RolledBack()
+
+# What says that an endpoint or its parameters cannot be used.
+_BAD_ENDPOINT = (KeyError, TypeError, ValueError)
 
 EndpointT = TypeVar('EndpointT', bound=Hashable)
 ConnectionT = TypeVar('ConnectionT')
@@ -97,6 +102,25 @@ class SyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
             and takes it for False.
         """
         return False
+
+    def is_hopeless(self, endpoint: EndpointT, exc: BaseException) -> bool:
+        """Tell whether no server has caused the error of a connect, so that another attempt would fail as well.
+
+        An acquire gets such an error at once, also where it would otherwise wait out an outage, and the error begins no
+        outage. Called, with no lock held, with what ``create`` raised, unless that is a refusal. Look at the error
+        alone, and do not ask the server.
+
+        Unless this is overridden, these are hopeless: ``UnknownEndpoint``, and any other
+        :py:exc:`gcpool.exceptions.ConnectError` that is also a KeyError, a TypeError or a ValueError; a TypeError; and
+        a KeyError of the endpoint itself, as from a dict of endpoints. An OSError never is, nor a UnicodeDecodeError:
+        that is about what a server has sent.
+
+        :param endpoint: where ``create`` was to connect
+        :param exc: what ``create`` raised
+        :return: True for an endpoint that does not exist, or parameters that cannot be used. If this raises, the pool
+            logs it and takes it for False.
+        """
+        return is_hopeless_unless_overridden(endpoint, exc)
 
     def describe_endpoint(self, endpoint: EndpointT) -> object:
         """Return what messages, log records and events show in place of an endpoint.
@@ -228,6 +252,25 @@ class AsyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
         """
         return False
 
+    def is_hopeless(self, endpoint: EndpointT, exc: BaseException) -> bool:
+        """Tell whether no server has caused the error of a connect, so that another attempt would fail as well.
+
+        An acquire gets such an error at once, also where it would otherwise wait out an outage, and the error begins no
+        outage. Not a coroutine. Called, with no lock held, with what ``create`` raised, unless that is a refusal. Look
+        at the error alone, and do not ask the server.
+
+        Unless this is overridden, these are hopeless: ``UnknownEndpoint``, and any other
+        :py:exc:`gcpool.exceptions.ConnectError` that is also a KeyError, a TypeError or a ValueError; a TypeError; and
+        a KeyError of the endpoint itself, as from a dict of endpoints. An OSError never is, nor a UnicodeDecodeError:
+        that is about what a server has sent.
+
+        :param endpoint: where ``create`` was to connect
+        :param exc: what ``create`` raised
+        :return: True for an endpoint that does not exist, or parameters that cannot be used. If this raises, the pool
+            logs it and takes it for False.
+        """
+        return is_hopeless_unless_overridden(endpoint, exc)
+
     def describe_endpoint(self, endpoint: EndpointT) -> object:
         """Return what messages, log records and events show in place of an endpoint.
 
@@ -288,3 +331,12 @@ class AsyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
         :param endpoint: the connection's endpoint
         :param conn: the closed connection
         """
+
+
+def is_hopeless_unless_overridden(endpoint: Hashable, exc: BaseException) -> bool:
+    """What ``is_hopeless`` of both base classes tells."""
+    if isinstance(exc, (OSError, UnicodeDecodeError)):
+        return False
+    if isinstance(exc, ConnectError):
+        return isinstance(exc, _BAD_ENDPOINT)
+    return isinstance(exc, TypeError) or (isinstance(exc, KeyError) and exc.args == (endpoint,))

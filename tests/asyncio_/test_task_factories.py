@@ -184,7 +184,7 @@ def test_a_close_that_ends_the_program_has_closed_all_among_eager_tasks(kind: st
         worlds.append(world)
         for _ in range(5):
             await world.pool.acquire('a')
-        world.manager.failures['dispose'] = SystemExit(3)
+        world.manager.failures['dispose'] = KeyboardInterrupt()
         asyncio.get_running_loop().set_task_factory(eager_task_factory)
         await world.pool.close(0)
 
@@ -193,7 +193,7 @@ def test_a_close_that_ends_the_program_has_closed_all_among_eager_tasks(kind: st
         told: list[Any] = []
         # Nothing waits for the task that disposes; that its exception left the loop is reported again.
         loop.set_exception_handler(lambda _loop, context: told.append(type(context['exception'])))
-        with pytest.raises(SystemExit):
+        with pytest.raises(KeyboardInterrupt):
             loop.run_until_complete(main())
         loop.set_task_factory(None)
         close_loop(loop)
@@ -202,7 +202,7 @@ def test_a_close_that_ends_the_program_has_closed_all_among_eager_tasks(kind: st
         assert all(conn.closed and conn.disposals == 1 for conn in world.manager.created)
         assert world.pool.get_size() == 0
         gc.collect()
-        assert told == [SystemExit]
+        assert told == [KeyboardInterrupt]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

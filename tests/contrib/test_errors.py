@@ -30,12 +30,14 @@ from gcpool.contrib._errors import (
     check_source,
     look_up,
     look_up_async,
+    raise_bad_params,
     raise_connect_error,
     raise_connect_timeout,
     to_params,
     unknown_endpoint,
 )
 from gcpool.exceptions import BaseError, ConnectError, ConnectTimeout, PoolTimeout, UnknownEndpoint
+from gcpool.managers import is_hopeless_unless_overridden
 from tests.contrib.conftest import Run
 from tests.contrib.servers import PATIENCE, EchoServer, closed_port, full_listener, linux_only, resolver_without_answer
 
@@ -261,6 +263,24 @@ def test_a_timeout_of_the_system_keeps_its_number() -> None:
     with pytest.raises(ConnectTimeout) as found:
         raise_connect_timeout('db', TimeoutError(errno.ETIMEDOUT, 'timed out'), None)
     assert (found.value.errno, found.value.strerror) == (errno.ETIMEDOUT, 'timed out')
+
+
+def test_what_a_server_has_sent_and_the_driver_cannot_read_is_an_outage_and_is_not_shown() -> None:
+    # psycopg2 raises this for the answer of a server that is about to start, if it says so in an encoding of its own.
+    cause = UnicodeDecodeError('utf-8', b'd\xe9marrage', 1, 2, 'invalid continuation byte')
+    with pytest.raises(ConnectError, match=r'invalid continuation byte \(by utf-8\)') as caught:
+        raise_bad_params('db', cause, 'dsn_params')
+    assert isinstance(caught.value, UnicodeDecodeError)
+    assert 'marrage' not in repr(caught.value.__cause__)
+    assert not is_hopeless_unless_overridden('db', caught.value)
+    assert str(copy.copy(caught.value)) == str(caught.value)
+
+
+def test_text_that_the_driver_cannot_send_is_hopeless() -> None:
+    cause = UnicodeEncodeError('ascii', 'd\xe9', 1, 2, 'ordinal not in range')
+    with pytest.raises(ConnectError, match=r'ordinal not in range \(by ascii\)') as caught:
+        raise_bad_params('db', cause, 'dsn_params')
+    assert is_hopeless_unless_overridden('db', caught.value)
 
 
 def test_advice_for_too_many_files() -> None:

@@ -182,6 +182,51 @@ def test_what_was_created_for_a_waiter_is_not_closed_for_those_who_wait_longer_e
     assert pool.count('created') == (2,)
 
 
+def test_a_connection_that_was_drained_while_it_was_created_is_closed_in_place_of_an_idle_one() -> None:
+    """Its slot is for the waiter that it was created for, so that nothing else has to be closed for that."""
+    pool = background(total_max_size=2)
+    asker = pool.ask('b')
+    pool.grow(*pool.take_creates())
+    pool.release(asker)
+    waits = pool.ask('a')
+    (ticket,) = pool.take_creates()
+    pool.core.drain('a', pool.now)
+    pool.grow(ticket)
+    assert pool.dispose() == ['a1']
+    pool.grow(*pool.take_creates())
+    assert names(waits) == ['a2']
+
+
+@pytest.mark.parametrize('reconnect_timeout', [0.0, 60.0])
+def test_what_could_not_be_entered_in_the_books_is_closed_in_place_of_an_idle_one(reconnect_timeout: float) -> None:
+    def unlucky() -> float:
+        if draws:
+            raise OSError(draws.pop())
+        return 0.0
+
+    draws: list[str] = []
+    pool = Pool(
+        creates_in_background=True,
+        max_size=3,
+        total_max_size=2,
+        lifetime_jitter=0.5,
+        random=unlucky,
+        reconnect_timeout=reconnect_timeout,
+    )
+    asker = pool.ask('b')
+    pool.grow(*pool.take_creates())
+    pool.release(asker)
+    waits = pool.ask('a')
+    (ticket,) = pool.take_creates()
+    draws.append('unlucky')
+    with pytest.raises(OSError, match='unlucky'):
+        pool.grow(ticket)
+    pool.core.grow_cancelled(ticket, pool.now)
+    assert pool.dispose() == ['a1']
+    pool.grow(*pool.take_creates())
+    assert names(waits) == ['a2']
+
+
 def test_a_minimum_is_filled_later_if_no_worker_could_be_had() -> None:
     pool = Pool()
     pool.has_workers = False

@@ -477,6 +477,24 @@ def test_who_waits_for_a_connection_in_use_fails_when_that_breaks() -> None:
     assert waits.waiter.endpoint_is_down
 
 
+def test_a_dead_connection_is_closed_for_nobody_if_its_acquire_makes_the_attempt() -> None:
+    pool = Pool(fails_fast=True, max_size=3)
+    held, asker = pool.acquire('a'), pool.acquire('a')
+    failing = pool.ask('a')
+    fail(pool, failing)
+    pool.cancel(failing)
+    waits = pool.ask('a')
+    assert waits.answer == 'waits'
+    pool.core.reject_dead(asker.waiter)
+    pool.now = 0.020
+    pool.ask_again(asker)
+    assert (asker.answer, waits.answer) == ('ticket', 'waits')
+    # Others at the endpoint wait for the end of the attempt, and not for a slot.
+    assert pool.core.relief_ends_at() == float('inf')
+    pool.release(held)
+    assert names(waits) == ['a1']
+
+
 def test_where_the_server_is_only_full_an_acquire_waits() -> None:
     pool = failing_fast()
     asker = pool.ask('a')

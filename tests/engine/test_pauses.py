@@ -155,6 +155,22 @@ def test_a_connection_beyond_a_lowered_limit_is_closed_in_a_suspended_pool() -> 
     assert pool.dispose() == ['a1']
 
 
+def test_a_connection_that_is_too_old_at_the_end_of_a_suspension_is_closed_in_place_of_another_one() -> None:
+    pool = Pool(max_size=2, total_max_size=2, max_lifetime=100.0)
+    pool.fill('a', 1)
+    pool.now = 50.0
+    pool.fill('b', 1)
+    pool.core.suspend()
+    waiting = pool.ask('a')
+    pool.now = 120.0
+    pool.core.resume(pool.now)
+    (entry,) = pool.take_doomed()
+    assert entry.conn.name == 'a1'
+    pool.core.disposed(entry, pool.now)
+    assert waiting.answer == 'ticket'
+    assert pool.count('idle') == (1,)
+
+
 def test_a_pool_that_is_suspended_again_while_it_is_resumed_serves_no_more() -> None:
     pool = Pool(max_size=1)
     held = [pool.acquire(endpoint) for endpoint in 'ab']

@@ -1,5 +1,6 @@
 """The optional members of a manager that are no hooks: found out once, when a pool is built."""
 
+import ssl
 from asyncio import sleep
 from typing import Any
 from unittest.mock import Mock
@@ -8,9 +9,17 @@ import pytest
 
 from gcpool._hooks import NO_ENDPOINT, Hooks
 from gcpool.asyncio import BaseConnectionManager, ConnectionPool
+from gcpool.exceptions import (
+    ConnectError,
+    ConnectTimeout,
+    PoolTimeout,
+    UnknownEndpoint,
+    connect_error_class,
+    make_connect_error,
+)
 from tests.pool.support import Duck, Manager
 
-PLAIN = {'is_refusal': 'refusal', 'describe_endpoint': 'describe'}
+PLAIN = {'is_refusal': 'refusal', 'is_hopeless': 'hopeless', 'describe_endpoint': 'describe'}
 
 
 class Telling(Manager):
@@ -21,6 +30,9 @@ class Telling(Manager):
 
     def is_refusal(self, endpoint: Any, exc: BaseException) -> bool:
         return endpoint == 'full' and isinstance(exc, OSError)
+
+    def is_hopeless(self, endpoint: Any, exc: BaseException) -> bool:
+        return bool(endpoint == 'unknown')
 
     def describe_endpoint(self, endpoint: Any) -> object:
         return endpoint.upper()
@@ -37,6 +49,42 @@ async def test_what_a_manager_does_not_define_costs_nothing() -> None:
         hooks = found(manager)
         assert (hooks.refusal, hooks.describe, hooks.broken_on_cancel) == (None, None, False)
         assert hooks.default_endpoint is NO_ENDPOINT
+
+
+NO_OUTAGE = [
+    UnknownEndpoint('no such endpoint', 'a'),
+    connect_error_class(ValueError)('no such port', 'a'),
+    connect_error_class(TypeError)('no str', 'a'),
+    TypeError('no such parameter'),
+    KeyError('a'),
+]
+OUTAGE = [
+    KeyError('token'),
+    KeyError(),
+    KeyError('a', 'b'),
+    ValueError('an answer that is no number'),
+    UnicodeDecodeError('utf-8', b'\xff', 0, 1, 'invalid start byte'),
+    make_connect_error(UnicodeDecodeError('utf-8', b'\xff', 0, 1, 'invalid start byte'), 'unreadable', 'a'),
+    ConnectError('no route', 'a'),
+    ConnectTimeout('late', 'a'),
+    ssl.SSLCertVerificationError('expired'),
+    make_connect_error(ssl.SSLCertVerificationError('expired'), 'expired', 'a'),
+    OSError('refused'),
+    PoolTimeout('late'),
+    RuntimeError('broken'),
+]
+
+
+@pytest.mark.parametrize('error', NO_OUTAGE, ids=repr)
+async def test_an_error_that_no_server_has_caused_is_hopeless(error: Exception) -> None:
+    for manager in (Manager(), Duck(), Mock(spec=BaseConnectionManager), Mock()):
+        assert found(manager).hopeless('a', error) is True
+
+
+@pytest.mark.parametrize('error', OUTAGE, ids=repr)
+async def test_an_error_that_a_server_may_have_caused_is_not_hopeless(error: Exception) -> None:
+    for manager in (Manager(), Duck(), Mock(spec=BaseConnectionManager), Mock()):
+        assert found(manager).hopeless('a', error) is False
 
 
 async def test_the_base_class_says_what_holds_without_an_override() -> None:
@@ -68,6 +116,7 @@ async def test_what_a_manager_defines_is_found() -> None:
             False,
             False,
         ]
+        assert [hooks.hopeless(endpoint, OSError()) for endpoint in ('unknown', 'a')] == [True, False]
         assert hooks.describe('a') == 'A'
         assert hooks.broken_on_cancel is True
         assert hooks.default_endpoint == 'main'
@@ -76,11 +125,13 @@ async def test_what_a_manager_defines_is_found() -> None:
 async def test_members_of_a_manager_that_knows_nothing_of_gcpool_are_found() -> None:
     manager: Any = Duck()
     manager.is_refusal = lambda endpoint, exc: True
+    manager.is_hopeless = lambda endpoint, exc: True
     manager.describe_endpoint = str
     manager.broken_on_cancel = True
     manager.default_endpoint = None
     hooks = found(manager)
     assert (hooks.refusal, hooks.describe, hooks.broken_on_cancel) == (manager.is_refusal, str, True)
+    assert hooks.hopeless is manager.is_hopeless
     # None is an endpoint as any other.
     assert hooks.default_endpoint is None
 
@@ -133,7 +184,8 @@ async def test_a_method_set_to_none_is_none() -> None:
     for name in PLAIN:
         setattr(manager, name, None)
     hooks = found(manager)
-    assert [getattr(hooks, name) for name in PLAIN.values()] == [None, None]
+    assert (hooks.refusal, hooks.describe) == (None, None)
+    assert hooks.hopeless('a', TypeError()) is True, 'what the base class says'
 
 
 @pytest.mark.parametrize('value', [1, 0, None, 'yes', lambda: True])

@@ -87,7 +87,20 @@ def test_reconnect_failed_may_do_anything(caplog: pytest.LogCaptureFixture) -> N
     assert "reconnect_failed failed for 'a': ZeroDivisionError: oops" in caplog.text
 
 
-HOPELESS = [UnknownEndpoint('no such endpoint', 'a'), KeyError('a'), TypeError('no such parameter'), ValueError('port')]
+@pytest.mark.parametrize('in_background', [False, True])
+def test_system_exit_of_reconnect_failed_is_told(in_background: bool, caplog: pytest.LogCaptureFixture) -> None:
+    def leave(pool: Any, endpoint: Any, exc: BaseException) -> None:
+        raise SystemExit('enough')
+
+    with Case(reconnect_timeout=0.1, reconnect_failed=leave, create_in_background=in_background) as case:
+        case.manager.script('create', *[REFUSED] * 10)
+        job = spawn(case.pool.acquire, 'a')
+        let_pauses_pass(case, job)
+        case.release(job.result())
+    assert "reconnect_failed failed for 'a': SystemExit: enough" in caplog.text
+
+
+HOPELESS = [UnknownEndpoint('no such endpoint', 'a'), KeyError('a'), TypeError('no such parameter')]
 
 
 @pytest.mark.parametrize('in_background', [False, True])
@@ -123,6 +136,45 @@ def test_an_error_of_a_certificate_is_an_outage() -> None:
         job = spawn(case.pool.acquire, 'a')
         let_pauses_pass(case, job, errors=2)
         case.release(job.result())
+
+
+def test_an_error_of_what_a_server_has_sent_is_an_outage() -> None:
+    with Case(reconnect_timeout=60.0) as case:
+        case.manager.script('create', ValueError('an answer that is no number'), KeyError('token'))
+        job = spawn(case.pool.acquire, 'a')
+        let_pauses_pass(case, job, errors=2)
+        case.release(job.result())
+
+
+class Deciding(Manager):
+    """Decides by the text of an error whether it is hopeless."""
+
+    def is_hopeless(self, endpoint: Any, exc: BaseException) -> bool:
+        return 'hopeless' in str(exc)
+
+
+@pytest.mark.parametrize('in_background', [False, True])
+def test_the_manager_decides_which_error_is_no_outage(in_background: bool) -> None:
+    with Case(Deciding(), reconnect_timeout=60.0, create_in_background=in_background) as case:
+        case.manager.script('create', TypeError('no hope lost'), OSError('hopeless'))
+        job = spawn(case.pool.acquire, 'a')
+        let_pauses_pass(case, job)
+        with pytest.raises(OSError, match='hopeless'):
+            job.result()
+        assert case.cycle('a') == 'a1'
+
+
+def test_an_is_hopeless_that_fails_is_told_and_counts_as_no(caplog: pytest.LogCaptureFixture) -> None:
+    class Wrong(Manager):
+        def is_hopeless(self, endpoint: Any, exc: BaseException) -> bool:
+            raise ZeroDivisionError('oops')
+
+    with Case(Wrong(), reconnect_timeout=60.0) as case:
+        case.manager.script('create', TypeError('no such parameter'))
+        job = spawn(case.pool.acquire, 'a')
+        let_pauses_pass(case, job, errors=1)
+        case.release(job.result())
+    assert "is_hopeless() failed for 'a': ZeroDivisionError: oops" in caplog.text
 
 
 def test_a_manager_may_take_such_an_error_for_a_server_that_is_full() -> None:

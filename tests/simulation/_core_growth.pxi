@@ -272,8 +272,10 @@ cdef bint grown(Model m, Conn ticket, int number, double now) except -1:
         if m.count(endpoint, IS_CHECKED_OUT | 1 << CHECKING) == 0:
             used_at = known.used_at
     ticket.state = ACQUIRED
-    m.settle(ticket, now, True, True, used_at)
+    # What becomes of the connection is decided by who wants a slot now that the outage is over.
     end_outage(m, endpoint)
+    m.note_wanting(endpoint)
+    m.settle(ticket, now, True, True, used_at)
     m.note_wanting(endpoint)
     m.dispatch(for_worker=True)
     forget_empty(m)

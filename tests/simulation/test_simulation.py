@@ -77,6 +77,22 @@ def test_draws_and_names_a_seed(part: str) -> None:
     assert first != second
 
 
+def test_does_the_same_each_time_where_nothing_may_be_drawn() -> None:
+    pytest.importorskip('greenlet', reason='greenlet is not installed')
+    # All parts in one process, as `make test` runs them.
+    first, second = (command('all', '--fixed', '0.05', hash_seed=seed) for seed in ('0', '123'))
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert re.sub('[0-9]+ a second', '', first.stdout) == re.sub('[0-9]+ a second', '', second.stdout)
+    for part, steps in command_line.STEPS_A_SECOND.items():
+        assert f'{part}: {steps // 20} steps' in first.stdout
+
+
+def test_a_fixed_run_takes_no_seed(part: str) -> None:
+    done = command(part, '--fixed', '1', '--seed', '2')
+    assert done.returncode == 2
+    assert '--seed and --fixed: expected one of them' in done.stderr
+
+
 def test_leaves_the_process_as_it_was(part: str) -> None:
     hook, task = sys.unraisablehook, asyncio.Task
     module_of(part).simulate(1, 1)

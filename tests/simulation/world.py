@@ -28,6 +28,7 @@ from gcpool.exceptions import (
     PoolTimeout,
     TooManyRequests,
 )
+from tests.simulation.attempts import Attempts
 from tests.simulation.failure import SimulationError
 from tests.simulation.forking import CAN_BEGIN_ANEW, begin_anew
 from tests.simulation.taking import MEMORY_OF_OUTAGES, Taking
@@ -281,7 +282,6 @@ class Server:
         'hanging_until',
         'noted',
         'number',
-        'promised',
         'sockets',
         'verdicts',
     )
@@ -300,10 +300,8 @@ class Server:
         self.connecting = 0
         # How many connects to it have succeeded.
         self.connected = 0
-        # In an outage that the pool knows of, those connects that have begun since; how many more may begin, because
-        # they were to begin before; and when the last one failed.
-        self.attempts: set[object] | None = None
-        self.promised = 0
+        # In an outage that the pool knows of: the connects since. And when the last one failed.
+        self.attempts: Attempts | None = None
         self.failed_at = -ENDLESS
         # How many of its connections were found dead, and how many of these findings the pool has taken note of.
         self.verdicts = 0
@@ -585,17 +583,13 @@ class World:
         if server.attempts is None or now >= server.failed_at + MEMORY_OF_OUTAGES:
             server.attempts = None
             return
-        if not server.attempts:
-            server.attempts.add(attempt)
-        elif server.promised:
-            server.promised -= 1
-        else:
+        if not server.attempts.begin(attempt):
             self.fail(f'in an outage of server {server.number}, there are two attempts at a time to connect to it')
 
     def end_attempt(self, server: Server, attempt: object) -> None:
         server.connecting -= 1
         if server.attempts is not None:
-            server.attempts.discard(attempt)
+            server.attempts.end(attempt)
 
     def note_failure(self, endpoint: int, error: BaseException, outage_began: bool) -> None:
         """The pool has taken note of a connect that has failed."""
@@ -609,8 +603,7 @@ class World:
             # Who was given a slot, and has not begun to connect. Which endpoints slots are reserved for the core only
             # tells in all.
             given = core.endpoint_stats(endpoint)['creating'] - server.connecting
-            server.promised = max(given - (core.reserved if len(self.servers) == 1 else 0), 0)
-            server.attempts = set()
+            server.attempts = Attempts(max(given - (core.reserved if len(self.servers) == 1 else 0), 0))
 
     @coroutine
     def reconnect_failed(self, endpoint: int, exc: BaseException) -> Steps:

@@ -944,6 +944,20 @@ WRONG_CHANGES = (
         'a connection that is held for an hour counts as a use of no time until it is returned',
     ),
     WrongChange(
+        'held-since-it-was-created',
+        CORE,
+        'ep.acquires += 1\n    begin_use(e, now)',
+        'ep.acquires += 1',
+        'a connection counts as in use since whenever its links say, so that leaks are told that are none',
+    ),
+    WrongChange(
+        'held-until-its-hook-begins',
+        CORE,
+        'gcp_load_char(&e.state) == ACQUIRED or gcp_load_char(&e.state) == RELEASING:\n        gcp_lock',
+        'gcp_load_char(&e.state) == ACQUIRED:\n        gcp_lock',
+        'a connection whose on_release hangs is held by nobody, as longest_held has it',
+    ),
+    WrongChange(
         'refused-not-asked',
         CORE,
         'gcp_store_int(&w.state, REFUSED)\n    count_unserved(core, <void *>w)',

@@ -176,6 +176,8 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
         serve(w, e)
     elif outcome == CONNECT:
         serve_ticket(core, ep, w)
+        if ep.heap_index >= 0:      # waiters that came later wanted a slot, and this may be the last one
+            update_wants_slot(core, ep)
     elif reserve_heap_slot(core, ep):
         w.queued_at = w.waits_from = now
         advance_kept_places(core, now)

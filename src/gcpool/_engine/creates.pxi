@@ -105,11 +105,12 @@ cdef bint grown(PoolCore core, Entry ticket, object conn, double now) except -1:
             used_at = used_last(ep)
         move(ep, ticket, CREATING, ACQUIRED)
         begin_use(ticket, now)
+        end_outage(core, ep.growth, now)
+        update_wants_slot(core, ep)     # if settle() dooms the connection, its slot is for the waiter without a create
         settled = settle(core, ep, ticket, True, now, used_at if used_at > -INFINITY else now,
                          False, &core.doomed_for_worker, &served)
         if settled.outcome == HAND_OVER:
             (<Waiter>settled.first).is_new = True
-        end_outage(core, ep.growth, now)
         note_filled(core, ep, &served)
         note_short(core, ep, now)
         update_wants_slot(core, ep)
@@ -177,11 +178,13 @@ cdef bint end_own_create(PoolCore core, EndpointPool ep, Entry ticket, double no
     advance_relief(core, now)
     end_job(core, ticket)
     count_create(core, ticket, now)
+    ep.growth.creating -= 1
     if ticket.conn_ is not NOTHING:     # connected, but grown() could not take it into the books
         doom(core, ep, ticket, &core.doomed_for_worker, BECAUSE_DISCARDED)
+        update_wants_slot(core, ep)
+        count_as_relief(core, <void *>ticket)
     else:
         free_slot(core, ep, ticket)
-    ep.growth.creating -= 1
     return True
 
 

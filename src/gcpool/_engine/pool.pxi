@@ -676,9 +676,12 @@ cdef class PoolCore:
         """
         return gauges_and_counters(self, pops, since_built)
 
-    def endpoint_stats(self, object endpoint):
-        """The gauges of an endpoint."""
-        return endpoint_gauges(self, endpoint)
+    def endpoint_stats(self, object endpoint, bint looks_for_longest=True):
+        """The gauges of an endpoint.
+
+        :param looks_for_longest: whether ``longest_held`` is found, which looks at each connection of the pool; else 0
+        """
+        return endpoint_gauges(self, endpoint, looks_for_longest)
 
     def endpoint_rows(self):
         """A row for each endpoint: the endpoint, and how many are idle, in use, being created, checked, closed; how

@@ -3,6 +3,7 @@
 # no room for a reference: one more would cost each connection of every pool a cache line.
 
 cdef extern from "Python.h":
+    PyObject *PyObject_CallNoArgs(PyObject *)
     PyObject *PyWeakref_NewRef(PyObject *, PyObject *)
     PyObject *PyThreadState_GetDict()
     unsigned long PyThread_get_thread_ident() noexcept
@@ -62,16 +63,15 @@ cdef int make_thread_mark() except -1:
 cdef PyObject *current_holder(PoolCore core) noexcept:
     # A new reference; NULL if there is none to be had. The thread has its mark.
     cdef PyObject *found = NULL
-    try:
-        if core.records_tasks:
-            task = current_task()
-            if task is not None:
-                found = PyWeakref_NewRef(<PyObject *>task, NULL)
-                if found == NULL:
-                    PyErr_Clear()
-                return found
-    except Exception:           # no loop runs in this thread
-        pass
+    cdef PyObject *task
+    if core.records_tasks:
+        task = PyObject_CallNoArgs(<PyObject *>current_task)
+        if task != NULL and task != <PyObject *>None:
+            found = PyWeakref_NewRef(task, NULL)
+        Py_XDECREF_(task)
+        if found != NULL:
+            return found
+        PyErr_Clear()           # no loop runs in this thread
     found = <PyObject *>gcp_thread_mark()
     Py_XINCREF_(found)
     return found
@@ -137,13 +137,17 @@ cdef inline void exchange(HolderRecord *record, HolderRecord *fresh) noexcept:
 
 cdef int note_holder(PoolCore core, Entry e, int limit) except -1:
     # The same, and wakes who looks for leaks, if nobody does. If that raises, the caller gives the connection back.
-    if gcp_unlikely(gcp_thread_mark() == NULL):
+    if gcp_thread_mark() == NULL:
         make_thread_mark()
     record_holder(core, e, limit)
-    if gcp_unlikely(core.leak_threshold < INFINITY) and gcp_load_double(&core.leaks_looked_for_at) == INFINITY:
+    if must_wake_leak_watch(core):
         gcp_store_double(&core.leaks_looked_for_at, read_clock(core) + leak_interval(core))
         core.wake_leak_watch()
     return 0
+
+
+cdef inline bint must_wake_leak_watch(PoolCore core) noexcept:
+    return core.leak_threshold < INFINITY and gcp_load_double(&core.leaks_looked_for_at) == INFINITY
 
 
 cdef inline double leak_interval(PoolCore core) noexcept:
@@ -268,10 +272,10 @@ cdef bint is_held(Entry e, unsigned int lease_no) noexcept:
 
 
 cdef object returned_at(Entry e, unsigned int lease_no):
-    # When a lease has ended: None if it goes on. Exact if the connection was not acquired again.
+    # When a lease has ended: None if it goes on, INFINITY if the connection was closed or acquired again since.
     if is_held(e, lease_no):
         return None
-    return e.used_at if is_lease_of(e, lease_no) and gcp_load_char(&e.state) != CLOSING else INFINITY
+    return e.used_at if is_lease_of(e, lease_no) and is_idle(e) else INFINITY
 
 
 cdef int count_leak(PoolCore core) except -1:

@@ -176,7 +176,8 @@ cdef object gauges_and_counters(PoolCore core, bint pops, bint since_built):
     return stats
 
 
-cdef object endpoint_gauges(PoolCore core, object endpoint):
+cdef object endpoint_gauges(PoolCore core, object endpoint, bint looks_for_longest):
+    # Without a look for the connection that was held for longest, this does not depend on how many there are.
     cdef Gauges gauges
     cdef EndpointPool ep = find_pool(core, endpoint)
     memset(&gauges, 0, sizeof(Gauges))
@@ -187,7 +188,7 @@ cdef object endpoint_gauges(PoolCore core, object endpoint):
     if not ep.forgotten:
         add_gauges(ep, &gauges)
     gcp_unlock(&ep.lock)
-    return show_gauges(core, &gauges, longest_held(core, ep) if gauges.in_use else 0.0)
+    return show_gauges(core, &gauges, longest_held(core, ep) if gauges.in_use and looks_for_longest else 0.0)
 
 
 cdef int count_used(PoolCore core) except -1:

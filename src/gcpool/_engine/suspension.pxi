@@ -74,6 +74,7 @@ cdef bint resume(PoolCore core, double now) except -1:
         return False
     for i, ep in enumerate(pools):
         gcp_lock(&core.lock)
+        advance_relief(core, now)
         gcp_lock(&ep.lock)
         serves = serve_idle(core, ep, now, &served)
         gcp_unlock(&ep.lock)
@@ -106,6 +107,7 @@ cdef bint serve_idle(PoolCore core, EndpointPool ep, double now, Chain *served) 
     # True if there were any.
     cdef void *e
     cdef void *p
+    cdef void *last = core.doomed_for_worker.tail
     cdef bint served_here = False
     doom_expired_first(core, ep, now)
     while ep.queue.head != NULL and next_idle(core, ep) != NULL and not is_suspended(core) and not is_closed(core):
@@ -122,4 +124,5 @@ cdef bint serve_idle(PoolCore core, EndpointPool ep, double now, Chain *served) 
         doom_expired_first(core, ep, now)
     if not ep.forgotten:
         update_wants_slot(core, ep)
+    count_as_relief_after(core, last)
     return served_here

@@ -80,6 +80,7 @@ cdef class PoolFacade:
         object create_timeout,
         object reconnect_failed,
         object refusal,
+        object hopeless,
         bint watches_outages,
         object default_endpoint,
     ):
@@ -112,6 +113,7 @@ cdef class PoolFacade:
         self._create_timeout = create_timeout
         self._reconnect_failed = reconnect_failed
         self._refusal = refusal
+        self._hopeless = hopeless
         self._watches_outages = watches_outages
 
     def __del__(self):

@@ -25,6 +25,9 @@ cdef Entry take_ready_of(PoolFacade pool, object endpoint):
 
 cdef int note_holder_or_release(PoolCore core, Entry e) except -1:
     # For a connection that was just taken: its caller has no other guard.
+    if gcp_likely(gcp_thread_mark() != NULL) and gcp_likely(not must_wake_leak_watch(core)):
+        record_holder(core, e, FRAMES)
+        return 0
     try:
         note_holder(core, e, FRAMES)
     except BaseException:

@@ -9,6 +9,7 @@ from contextvars import Context
 from typing import Any
 
 from gcpool._core import Lane, logger
+from gcpool._signal_handlers import is_of_signal_handler
 from gcpool.observers import PoolEvent
 
 __all__ = ['MAX_EVENTS', 'AsyncEvents']
@@ -85,7 +86,7 @@ class AsyncEvents:
             # The loop ends, or close() has waited long enough: nothing more can be awaited.
             self._waiting.clear()
         else:
-            # Events that came when the task ended, or that are left because SystemExit ended it.
+            # Events that came when the task ended, or that are left because KeyboardInterrupt ended it.
             self._ensure_task()
 
     async def _tell_all(self, failure: BaseException | None) -> None:
@@ -98,7 +99,9 @@ class AsyncEvents:
                         answer.close()  # type: ignore[attr-defined]
                         break
                     await answer
-            except Exception:
+            except (Exception, SystemExit) as exc:
+                if is_of_signal_handler(exc):
+                    raise
                 logger.last_resort('%s: on_event failed', self._pool_name)
         self._dropped = False
         if failure is not None:

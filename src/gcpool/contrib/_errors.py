@@ -150,6 +150,22 @@ def bad_endpoint(kind: type[TypeError] | type[ValueError], endpoint: Hashable, e
     return both(f'expected an endpoint {expected}, got {shown(endpoint)!r}', endpoint)
 
 
+class UnreadableTextError(UnicodeDecodeError):
+    """A UnicodeDecodeError without the text, which may be a password.
+
+    Of the same class, because that tells a pool that a server has sent the text: psycopg2 raises it for the answer of a
+    server that is about to start, and says so in an encoding of its own.
+
+    :param cause: the error with the text
+    """
+
+    def __init__(self, cause: UnicodeDecodeError):
+        super().__init__(cause.encoding, b'', 0, 0, cause.reason)
+
+    def __str__(self) -> str:
+        return f'{self.reason} (by {self.encoding})'
+
+
 def raise_bad_params(endpoint: Hashable, cause: Exception, parameter: str, *, quotes: bool = False) -> NoReturn:
     """Raise the error for parameters of an endpoint that the driver rejects.
 
@@ -159,7 +175,9 @@ def raise_bad_params(endpoint: Hashable, cause: Exception, parameter: str, *, qu
     :param quotes: the driver's message may quote its input, which may be the password: do not show the message
     :raise ConnectError: always
     """
-    if isinstance(cause, (UnicodeEncodeError, UnicodeDecodeError)):
+    if isinstance(cause, UnicodeDecodeError):
+        cause = UnreadableTextError(cause)
+    elif isinstance(cause, UnicodeEncodeError):
         # The cause holds the text, which may be the password.
         cause = UnicodeError(f'{cause.reason} (by {cause.encoding})')
     elif quotes:
