@@ -427,7 +427,7 @@ def test_a_row_for_each_endpoint() -> None:
     pool = Pool(max_size=2, total_max_size=9)
     assert pool.core.endpoint_rows() == []
     pool.fill('a', 2)
-    (held,) = pool.acquire_all('b', 1)
+    _held = pool.acquire_all('b', 1)
     pool.ask('c')
     rows = pool.core.endpoint_rows()
     assert sorted(rows) == [
