@@ -15,6 +15,7 @@ from . import (
     cases_endpoints,
     cases_free_threads,
     cases_import,
+    cases_observing,
     cases_operations,
     cases_outage,
     cases_queue,
@@ -76,6 +77,7 @@ def _cases(runtime: Runtime) -> dict[str, Case]:
         cases['sqlalchemy_fairness'] = cases_sqlalchemy.fairness
     cases['import'] = cases_import.import_
     cases['everything_on'] = cases_operations.everything_on
+    cases['record_holders'] = cases_observing.record_holders
     cases['outage'] = cases_outage.outage
     cases['stale_connections'] = cases_stale.stale_connections
     cases['at_rest'] = cases_operations.at_rest

@@ -1,21 +1,18 @@
-"""Metrics for Prometheus: a manager's hooks count per endpoint, and get_stats() has the pool's own counts.
+"""Metrics for Prometheus: a manager's hooks count per endpoint, and a collector has the pool's own counts.
 
-Starts its own echo server: pip install prometheus-client, then python examples/prometheus_hooks.py
+Starts its own echo server: pip install "gcpool[prometheus]", then python examples/prometheus_hooks.py
 """
 
 import select
 import socket
 import socketserver
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from ipaddress import IPv4Address
-from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
+from gcpool.contrib.prometheus import PoolCollector
 from gcpool.contrib.socket import TcpEndpoint, TcpSocketConnectionManager
 from gcpool.threading import ConnectionPool
 
@@ -75,39 +72,6 @@ def label(endpoint: TcpEndpoint) -> str:
     return f'{host}:{port}'
 
 
-GAUGES = [
-    *('size', 'idle', 'in_use', 'creating', 'checking', 'closing', 'waiting', 'endpoints', 'suspended'),
-    *('min_idle', 'max_size', 'total_max_size'),
-]
-
-
-class PoolCollector(Collector):
-    """Reads the pool's own statistics when Prometheus asks. Needs no hook, and costs nothing in between.
-
-    :param name: the pool's label
-    :param pool: the pool, for threads or for asyncio
-    """
-
-    def __init__(self, name: str, pool: ConnectionPool[Any, Any]) -> None:
-        self._name = name
-        self._pool = pool
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield the current values."""
-        stats = self._pool.get_stats()
-        for gauge in GAUGES:
-            now = GaugeMetricFamily(f'gcpool_pool_{gauge}', f'Current value of {gauge}', labels=['pool'])
-            now.add_metric([self._name], stats.pop(gauge))
-            yield now
-        # Only another name of in_use.
-        del stats['acquired']
-        for counter, count in stats.items():
-            name, unit = (f'{counter.removesuffix("_ns")}_seconds', 1e9) if counter.endswith('_ns') else (counter, 1)
-            so_far = CounterMetricFamily(f'gcpool_pool_{name}', f'Total of {name}', labels=['pool'])
-            so_far.add_metric([self._name], count / unit)
-            yield so_far
-
-
 class EchoHandler(socketserver.BaseRequestHandler):
     """Sends back what a client sends, but hangs up when told to quit."""
 
@@ -119,8 +83,10 @@ class EchoHandler(socketserver.BaseRequestHandler):
 
 def main() -> None:
     registry = CollectorRegistry()
-    pool = ConnectionPool[TcpEndpoint, socket.socket](MeasuredConnectionManager(registry), acquire_timeout=5.0)
-    registry.register(PoolCollector('echo', pool))
+    pool = ConnectionPool[TcpEndpoint, socket.socket](
+        MeasuredConnectionManager(registry), name='echo', acquire_timeout=5.0
+    )
+    PoolCollector(pool, registry=registry)
     with socketserver.ThreadingTCPServer(('127.0.0.1', 0), EchoHandler) as server, closing(pool):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         endpoint = (IPv4Address('127.0.0.1'), server.server_address[1])

@@ -57,6 +57,7 @@ OPTIONAL = {
     'django': 'Django',
     'psycopg': 'psycopg',
     'psycopg2': 'psycopg2',
+    'prometheus_client': 'prometheus-client',
     'psycopg_pool': 'psycopg_pool',
     'pymysql': 'pymysql',
     'redis': 'redis',
@@ -65,6 +66,7 @@ OPTIONAL = {
 
 DIRECTIVES = {'{eval-rst}', '{figure}', '{include}', '{literalinclude}', '{toctree}'}
 SHELL = {'', 'sh'}
+GCPOOL_COMMANDS = {'demo', 'holders', 'plot', 'top'}
 
 # pytest brings it along where Python has none.
 toml = importlib.import_module('tomllib' if sys.version_info >= (3, 11) else 'tomli')
@@ -324,7 +326,7 @@ def shell_faults(script: str) -> Iterator[str]:
                 for argument in arguments:
                     if '=' not in argument and argument not in targets:
                         yield f'there is no target {argument} in the Makefile'
-            case ['python', '-m', 'gcpool', 'demo', *_]:
+            case ['python', '-m', 'gcpool', command, *_] if command in GCPOOL_COMMANDS:
                 pass
             case ['python', program, *_] if (ROOT / program).is_file():
                 pass

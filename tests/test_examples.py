@@ -67,20 +67,17 @@ EXPECTED = {
         r'gcpool_disposed_total{endpoint="HOST:PORT"} 1\.0\n'
         r'gcpool_dead_total{endpoint="HOST:PORT"} 1\.0\n'
         r'gcpool_in_use{endpoint="HOST:PORT"} 1\.0\n'
-        r'gcpool_pool_size{pool="echo"} 1\.0\n'
-        r'gcpool_pool_idle{pool="echo"} 0\.0\n'
-        r'gcpool_pool_in_use{pool="echo"} 1\.0\n'
-        r'gcpool_pool_creating{pool="echo"} 0\.0\n'
-        r'gcpool_pool_checking{pool="echo"} 0\.0\n'
-        r'gcpool_pool_closing{pool="echo"} 0\.0\n'
+        r'gcpool_pool_connections{pool="echo",state="idle"} 0\.0\n'
+        r'gcpool_pool_connections{pool="echo",state="in_use"} 1\.0\n'
+        r'(gcpool_pool_connections{pool="echo",state="\w+"} 0\.0\n){3}'
+        r'gcpool_pool_max_connections{pool="echo"} 100\.0\n'
         r'gcpool_pool_waiting{pool="echo"} 0\.0\n'
-        r'gcpool_pool_endpoints{pool="echo"} 1\.0\n'
-        r'gcpool_pool_suspended{pool="echo"} 0\.0\n'
-        r'gcpool_pool_min_idle{pool="echo"} 1\.0\n'
-        r'gcpool_pool_max_size{pool="echo"} 10\.0\n'
-        r'gcpool_pool_total_max_size{pool="echo"} 100\.0\n'
-        r'(gcpool_pool_(?!\w+_seconds)\w+_total{pool="echo"} [0-4]\.0\n)+'
-        r'(gcpool_pool_(wait|create|use)_seconds_total{pool="echo"} [\d.e-]+\n){3}'
+        r'gcpool_pool_acquires_total{pool="echo"} 4\.0\n'
+        r'(gcpool_pool_(timeouts|create_errors|leaks)_total{pool="echo"} 0\.0\n){3}'
+        r'(gcpool_pool_closed_total{pool="echo",reason="\w+"} [01]\.0\n)+'
+        r'gcpool_pool_acquire_wait_seconds_count{pool="echo"} 0\.0\n'
+        r'gcpool_pool_create_seconds_count{pool="echo"} 2\.0\n'
+        r'gcpool_pool_use_seconds_count{pool="echo"} 3\.0\n'
         r'in use after the end: 0\.0\n'
     ),
     'from_psycopg_pool': (r'rows and sum: \(100, 4950\)\nrequests: 102\nconnections created, at most 4: [234]\n'),
@@ -97,6 +94,11 @@ EXPECTED = {
     'sqlite_pool': r'ann: 800\nbob: 200\nacquired: 203\nconnections created, at most 4: [1234]\n',
     'ssl_pool': (
         r'answer: hello\nprotocol: TLSv1\.[23]\nanother connection: True\nanswer: hello again\nfound dead: 1\n'
+    ),
+    'statsd_stats': (
+        r'gcpool\.orders\.idle:1\|g\ngcpool\.orders\.in_use:0\|g\ngcpool\.orders\.waiting:0\|g\n'
+        r'gcpool\.orders\.total_max_size:100\|g\ngcpool\.orders\.acquires:3\|c\ngcpool\.orders\.created:1\|c\n'
+        r'counted again: False\n'
     ),
     'tcp_pool': r'right answers: 100\nacquired: 100\nconnections created, at most 2: [12]\n',
     'unix_pool': r'THE SAME CONNECTION\nSERVES ONE AFTER THE OTHER\nconnections created: 1\n',
@@ -123,7 +125,9 @@ NEEDS = {
     'ssl_pool': 'trustme',
 }
 # Run by tests/test_services.py: others ask them for something.
-SERVICES = {'celery_fork', 'fastapi_service', 'flask_service', 'gunicorn_preload'}
+SERVICES = {
+    *('celery_fork', 'fastapi_metrics', 'fastapi_service', 'flask_service', 'gunicorn_metrics', 'gunicorn_preload'),
+}
 
 
 @pytest.fixture(scope='module')

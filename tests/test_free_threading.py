@@ -2,6 +2,7 @@
 count that is too low, and every entry at a wrong place, shows that something was read or written without its lock.
 """
 
+import itertools
 import subprocess
 import sys
 import threading
@@ -158,6 +159,28 @@ def test_cycles_that_make_each_endpoint_known_and_forgotten_again() -> None:
 
     run_in_parallel(work)
     check(pool, THREADS * cycles)
+
+
+def test_the_histograms_lose_nothing() -> None:
+    """Uses at different endpoints end at the same time, and are counted in one histogram."""
+    ticks = itertools.count()
+    pool: ConnectionPool[Any, Connection] = ConnectionPool(
+        Manager(), _clock=lambda: next(ticks) * 1.0, max_lifetime=1e9
+    )
+    cycles = CYCLES // 5
+    popped = 0
+
+    def work(me: int) -> None:
+        nonlocal popped
+        if me == 0:
+            for _ in range(cycles // 10):
+                popped += pool.pop_stats().histograms['use'].count
+        else:
+            use(pool, me, me, cycles)
+
+    run_in_parallel(work)
+    assert popped + pool.pop_stats().histograms['use'].count == (THREADS - 1) * cycles
+    pool.close()
 
 
 def test_cycles_that_evict_each_other_s_connections() -> None:

@@ -111,6 +111,13 @@ class Service:
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.load(answer)
 
+    def ask_for_metrics(self) -> dict[str, float]:
+        """Ask for /metrics, as Prometheus does."""
+        with urllib.request.urlopen(f'{self.url}/metrics', timeout=PATIENCE) as answer:
+            assert answer.headers['Content-Type'].startswith('text/plain; version=')
+            lines = answer.read().decode().splitlines()
+        return {name: float(value) for name, _, value in (line.rpartition(' ') for line in lines if line[0] != '#')}
+
     def ask_at_once(self, path: str, method: str = 'GET') -> list[Any]:
         """Send many requests, from many clients."""
         with ThreadPoolExecutor(CLIENTS) as executor:
@@ -305,6 +312,75 @@ def sessions(postgres: PostgresServer) -> set[int]:
     return set(
         map(int, postgres.query("SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'").split())
     )
+
+
+@runs
+@needs('fastapi', 'uvicorn', 'aiosqlite', 'prometheus_client')
+def test_fastapi_with_metrics(tmp_path: Path) -> None:
+    command = ('-m', 'uvicorn', '--app-dir', str(EXAMPLES), '--port', '0', 'fastapi_metrics:app')
+    with Service(*command, GCPOOL_EXAMPLE_DATABASE=str(tmp_path / 'visits.db')) as service:
+        assert sorted(service.ask_at_once('/visits/ann', 'POST')) == list(range(1, REQUESTS + 1))
+        assert service.ask('/healthz') == {'status': 'ok', 'reason': None}
+        metrics = service.ask_for_metrics()
+        assert metrics['gcpool_pool_acquires_total{pool="visits"}'] == REQUESTS + 1
+        assert metrics['gcpool_pool_use_seconds_count{pool="visits"}'] == REQUESTS + 1
+        assert metrics['gcpool_pool_connections{pool="visits",state="in_use"}'] == 0
+        assert 1 <= metrics['gcpool_pool_connections{pool="visits",state="idle"}'] <= 4
+        service.end()
+
+
+@needs('fastapi', 'aiosqlite', 'prometheus_client')
+def test_a_pool_that_is_exhausted_is_not_ready() -> None:
+    async def main() -> None:
+        async with gcpool.asyncio.ConnectionPool(NothingManager(), total_max_size=1) as pool:
+            example.app.state.pool = pool
+            async with pool.connection('primary'):
+                status, _, body = await ask(example.app, '/healthz')
+                assert (status, json.loads(body)['status']) == (503, 'exhausted')
+            status, _, body = await ask(example.app, '/healthz')
+            assert (status, json.loads(body)['status']) == (200, 'ok')
+
+    example = load('fastapi_metrics')
+    try:
+        asyncio.run(main())
+    finally:
+        unregister_collectors()
+
+
+def unregister_collectors() -> None:
+    from prometheus_client import REGISTRY
+
+    from gcpool.contrib.prometheus import PoolCollector
+
+    for collector in list(REGISTRY._collector_to_names):
+        if isinstance(collector, PoolCollector):
+            REGISTRY.unregister(collector)
+
+
+@runs
+@needs('gunicorn', 'prometheus_client')
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='processes do not fork there')
+def test_gunicorn_with_metrics_of_all_workers(tmp_path: Path) -> None:
+    (tmp_path / 'metrics').mkdir()
+    settings = {
+        'GCPOOL_EXAMPLE_DATABASE': str(tmp_path / 'numbers.db'),
+        'PROMETHEUS_MULTIPROC_DIR': str(tmp_path / 'metrics'),
+    }
+    options = ('--workers', '2', '--threads', '8', '--bind', '127.0.0.1:0', '--no-control-socket')
+    command = ('-m', 'gunicorn', *options, '--chdir', str(EXAMPLES), 'gunicorn_metrics:app')
+    with Service(*command, **settings) as service:
+        answers = service.ask_at_once('/')
+        assert {answer['answer'] for answer in answers} == {42}
+        assert service.ask('/healthz') == {'status': 'ok', 'reason': None}
+        # Each scrape is served by one worker; the other one's figures come with its next copy.
+        deadline = time.monotonic() + PATIENCE
+        while (metrics := service.ask_for_metrics())['gcpool_pool_acquires_total{pool="numbers"}'] < REQUESTS:
+            assert time.monotonic() < deadline, metrics
+            time.sleep(0.1)
+        assert metrics['gcpool_pool_acquires_total{pool="numbers"}'] == REQUESTS
+        assert metrics['gcpool_pool_connections{pool="numbers",state="in_use"}'] == 0
+        assert metrics['gcpool_pool_max_connections{pool="numbers"}'] in {100, 200}
+        service.end()
 
 
 @runs

@@ -1,12 +1,14 @@
-"""The command line: ``python -m gcpool demo``."""
+"""The command line: ``python -m gcpool demo``, and the commands that watch the pools of a process."""
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 
 from gcpool._version import __version__
 
+NOT_WATCHED = 1
 USAGE_ERROR = 2  # as in argparse
 INTERRUPTED = 130  # what a shell reports for a program that SIGINT ended
 
@@ -71,7 +73,67 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     demo.add_argument('--no-compare', action='store_true', help='skip the comparison with generic-connection-pool')
     demo.add_argument('--quick', action='store_true', help='use defaults that take less than 15 seconds')
+    _add_watching(commands)
     return parser
+
+
+_WATCHED = (
+    'The process serves its pools if it was started with GCPOOL_MONITOR=1, or has called gcpool.monitor.serve(). '
+    'Only its own user can watch it.'
+)
+_EXIT_CODES = (
+    'Exit code: 0, 1 if the process cannot be watched or the file is no recording, 2 for a wrong option or a missing '
+    'package, 130 if interrupted.'
+)
+
+
+def _add_watching(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> None:
+    target = argparse.ArgumentParser(add_help=False)
+    target.add_argument(
+        'target',
+        metavar='PID|PATH',
+        nargs='?',
+        help='the process, or the file at which it serves (default: the only process of this user that serves)',
+    )
+    target.add_argument('--json', action='store_true', help='print JSON, one object a line')
+    top = commands.add_parser(
+        'top',
+        parents=[target],
+        help='watch the pools of a process',
+        description=f'Shows the pools of a process: connections by state, rates, waits, endpoints, and who has had a '
+        f'connection for longest. On a terminal it goes on until Ctrl-C. {_WATCHED}',
+        epilog=_EXIT_CODES,
+    )
+    top.add_argument(
+        '--interval',
+        type=_seconds(0.1, 3600.0),
+        default=1.0,
+        metavar='S',
+        help='seconds between two looks (default: 1)',
+    )
+    top.add_argument(
+        '--count',
+        type=_whole_number(1, 1_000_000_000),
+        metavar='N',
+        help='end after so many (default: go on; where the output is no terminal, 1)',
+    )
+    commands.add_parser(
+        'holders',
+        parents=[target],
+        help='say who has connections in use, and where they were acquired',
+        description=f'Lists the connections in use, the longest first: who has them, and the frames of the code that '
+        f'acquired them. For pools with record_holders or leak_threshold. {_WATCHED}',
+        epilog=_EXIT_CODES,
+    )
+    plot = commands.add_parser(
+        'plot',
+        help='draw a recorded run',
+        description='Draws what gcpool.monitor.record(), or top --json, has written: connections in use and idle, '
+        'waiting acquires, and percentiles of the waits, over time.',
+        epilog=_EXIT_CODES,
+    )
+    plot.add_argument('file', metavar='FILE', help='the recording: JSON, one snapshot a line')
+    plot.add_argument('--output', metavar='FILE', help='the picture, .svg or .png (default: FILE.svg)')
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,19 +145,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _build_parser().parse_args(arguments)
     try:
-        return _run_demo(options)
+        return _run_demo(options) if options.command == 'demo' else _run_watching(options)
     except KeyboardInterrupt:
         return _complain('Interrupted.', INTERRUPTED)
+    except ModuleNotFoundError as error:
+        package = (error.name or '').partition('.')[0]
+        if package not in _EXTRAS:
+            raise
+        extra = 'demo' if options.command == 'demo' else _EXTRAS[package]
+        what = 'The demo' if options.command == 'demo' else f'python -m gcpool {options.command}'
+        return _complain(f'{what} needs {package}, which is not installed: pip install gcpool[{extra}]', USAGE_ERROR)
+
+
+# The packages that a command needs, and the extra that brings each.
+_EXTRAS = {'rich': 'monitor', 'matplotlib': 'plot'}
+
+
+def _run_watching(options: argparse.Namespace) -> int:
+    from gcpool._monitor import commands
+    from gcpool.exceptions import MonitorError
+
+    run = {'top': commands.run_top, 'holders': commands.run_holders, 'plot': commands.run_plot}[options.command]
+    try:
+        return run(options)
+    except MonitorError as error:
+        return _complain(f'{str(error)[:1].upper()}{str(error)[1:]}', NOT_WATCHED)
+    except BrokenPipeError:
+        # Who reads the output has seen enough, as head does. Python would complain of that at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _run_demo(options: argparse.Namespace) -> int:
-    try:
-        from gcpool._demo.conductor import Demo, Settings
-        from gcpool._demo.report import Report
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition('.')[0] != 'rich':
-            raise
-        return _complain('The demo needs rich, which is not installed: pip install gcpool[demo]', USAGE_ERROR)
+    from gcpool._demo.conductor import Demo, Settings
+    from gcpool._demo.report import Report
 
     quick = options.quick
     settings = Settings(

@@ -29,12 +29,16 @@ class AsyncContexts(AsyncPool, Generic[EndpointT, ConnectionT]):
         raise NotImplementedError
 
     @asynccontextmanager
-    async def _connection_by_methods(self, endpoint: EndpointT, timeout: float | None) -> AsyncIterator[ConnectionT]:
+    async def _connection_by_methods(
+        self, endpoint: EndpointT, timeout: float | None, is_long: bool
+    ) -> AsyncIterator[ConnectionT]:
         conn = await self.acquire(endpoint, timeout=timeout)
         held: Entry | None = None
         try:
             # None if the subclass hands out objects of its own.
             held = self._core.entry_if_acquired(conn, endpoint)
+            if is_long and held is not None:
+                self._core.mark_long(held)
             yield conn
         except BaseException as exc:
             if self._hooks_broken:
@@ -48,10 +52,12 @@ class AsyncContexts(AsyncPool, Generic[EndpointT, ConnectionT]):
             if held is None or not held.is_given_up:
                 await self.release(conn, endpoint)
 
-    def _decorate(self, function: Callable[..., Any], endpoint: EndpointT, timeout: float | None) -> Callable[..., Any]:
+    def _decorate(
+        self, function: Callable[..., Any], endpoint: EndpointT, timeout: float | None, is_long: bool
+    ) -> Callable[..., Any]:
         @wraps(function)
         async def with_connection(*args: Any, **kwargs: Any) -> Any:
-            async with self.connection(endpoint, timeout):
+            async with self.connection(endpoint, timeout, long=is_long):
                 return await function(*args, **kwargs)
 
         return with_connection

@@ -31,12 +31,16 @@ class SyncContexts(SyncPool, Generic[EndpointT, ConnectionT]):
         raise NotImplementedError
 
     @contextmanager
-    def _connection_by_methods(self, endpoint: EndpointT, timeout: float | None) -> Iterator[ConnectionT]:
+    def _connection_by_methods(
+        self, endpoint: EndpointT, timeout: float | None, is_long: bool
+    ) -> Iterator[ConnectionT]:
         conn = self.acquire(endpoint, timeout=timeout)
         held: Entry | None = None
         try:
             # None if the subclass hands out objects of its own.
             held = self._core.entry_if_acquired(conn, endpoint)
+            if is_long and held is not None:
+                self._core.mark_long(held)
             yield conn
         except BaseException as exc:
             if self._hooks_broken:
@@ -50,10 +54,12 @@ class SyncContexts(SyncPool, Generic[EndpointT, ConnectionT]):
             if held is None or not held.is_given_up:
                 self.release(conn, endpoint)
 
-    def _decorate(self, function: Callable[..., Any], endpoint: EndpointT, timeout: float | None) -> Callable[..., Any]:
+    def _decorate(
+        self, function: Callable[..., Any], endpoint: EndpointT, timeout: float | None, is_long: bool
+    ) -> Callable[..., Any]:
         @wraps(function)
         def with_connection(*args: Any, **kwargs: Any) -> Any:
-            with self.connection(endpoint, timeout):
+            with self.connection(endpoint, timeout, long=is_long):
                 return function(*args, **kwargs)
 
         return with_connection

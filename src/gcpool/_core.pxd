@@ -26,6 +26,8 @@ include "_engine/deadlines.pxd"
 include "_engine/jobs.pxd"
 include "_engine/checking.pxd"
 include "_engine/statistics.pxd"
+include "_engine/histograms.pxd"
+include "_engine/recording.pxd"
 
 cdef class PoolCore
 cdef class EndpointPool(HeapMember)

@@ -32,6 +32,8 @@ from types import CoroutineType
 from gcpool._answers import check_answer, refuse_connection
 from gcpool._coroutines import acquired, discarded, not_discarded, not_released, released
 from gcpool._signal_handlers import is_of_signal_handler
+from gcpool._statistics import Histogram as TimeHistogram
+from gcpool._statistics import PoolStats
 from gcpool.exceptions import (
     ConnectError,
     ConnectionNotAcquired,
@@ -168,8 +170,18 @@ include "_engine/draining.pxi"
 include "_engine/lifecycle.pxi"
 # Who waits for a close, for the end of a use, or for the pool to be empty.
 include "_engine/watchers.pxi"
-# Gauges and counters.
+# How long: histograms,
+include "_engine/histograms.pxi"
+# gauges and counters.
 include "_engine/statistics.pxi"
+# The gauges of all endpoints at once.
+include "_engine/overview.pxi"
+# How long connections are in use now.
+include "_engine/holding.pxi"
+# who holds them, and where they were acquired.
+include "_engine/recording.pxi"
+# Whether an acquire would be served now.
+include "_engine/readiness.pxi"
 # The parameters of a core, and its end.
 include "_engine/construction.pxi"
 # PoolCore: the questions that a facade asks.

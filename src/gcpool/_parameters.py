@@ -1,6 +1,7 @@
 """Checks the parameters that make a pool."""
 
 import itertools
+import math
 from collections.abc import Callable
 from numbers import Real
 from typing import Any, Literal, TypedDict
@@ -19,6 +20,7 @@ __all__ = [
     'check_facade_parameters',
     'check_flag',
     'check_keepalive',
+    'check_leak_threshold',
     'check_name',
     'check_on_event',
     'check_optional_seconds',
@@ -45,6 +47,8 @@ class NullPoolParameters(TypedDict, total=False):
 
     max_lifetime: float
     name: str | None
+    record_holders: bool
+    leak_threshold: float | None
     on_event: Callable[[PoolEvent], object] | None
     max_waiting: int
     max_workers: int
@@ -133,6 +137,9 @@ def make_core(
     waits_when_full: bool,
     keeps_idle: bool,
     opened: bool,
+    record_holders: bool,
+    leak_threshold: float | None,
+    wake_leak_watch: Callable[[], object] | None,
 ) -> PoolCore:
     """Check the parameters of a pool, and make its core.
 
@@ -184,6 +191,9 @@ def make_core(
         wake_checker=wake_checker,
         keeps_idle=keeps_idle,
         opened=opened,
+        records_holders=record_holders or leak_threshold is not None,
+        leak_threshold=math.inf if leak_threshold is None else leak_threshold,
+        wake_leak_watch=wake_leak_watch,
     )
 
 
@@ -235,6 +245,15 @@ def check_on_event(on_event: Any, *, asynchronous: bool) -> None:
         raise TypeError(f'on_event={on_event!r}: expected a function, got {type(on_event).__name__}')
     if not asynchronous and is_coroutine_function(on_event):
         raise TypeError(f'on_event={on_event!r} is a coroutine function: expected a plain one')
+
+
+def check_leak_threshold(record_holders: bool, leak_threshold: float | None) -> float | None:
+    """Check the parameters that say who holds connections. None if the pool does not look for leaks."""
+    check_flag('record_holders', record_holders)
+    limit = check_optional_seconds('leak_threshold', leak_threshold)
+    if limit == 0:
+        raise ValueError(f'leak_threshold={leak_threshold!r}: expected more than 0 seconds, or None for never')
+    return _limit(limit)
 
 
 def check_keepalive(keepalive_interval: float, manager: object, checks: bool) -> bool:

@@ -3,6 +3,7 @@
 The half for threads is generated from the half for asyncio.
 """
 
+import math
 from typing import TYPE_CHECKING, Generic, cast
 
 from ._core import PARALLEL_DISPOSALS, Entry, Waiter
@@ -41,6 +42,7 @@ class AsyncServing(AsyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
             signal = self._arm(waiter)
             queued = await self._ask(waiter, found_dead, deadline, timeout)
             if queued:
+                self._holding.note_wait(self, endpoint)
                 if not await self._wait(signal, deadline, core.give_up, waiter):
                     raise self._waited_too_long(endpoint, cast('float', deadline), cast('float', timeout))
                 core.end_wait(waiter, core.now())
@@ -112,14 +114,18 @@ class AsyncServing(AsyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
             raise
 
     def _due_in(self) -> float | None:
-        """Return the seconds until the next idle connection is due for a close or a check; None if none ever is."""
+        """Return the seconds until the next idle connection is due for a close or a check, or a look for leaks is; None
+        if none ever is.
+        """
         core = self._core
         dues = [due for due in (core.next_due() if core.collects else None, core.next_check()) if due is not None]
-        return max(min(dues) - core.now(), 0.0) if dues else None
+        due = min(*dues, self._holding.due_at(self), math.inf)
+        return max(due - core.now(), 0.0) if due < math.inf else None
 
     async def _collect(self) -> float | None:
         """Close what is due, and begin the checks that are. Return what :py:meth:`_due_in` does."""
         core = self._core
+        self._holding.look_if_due(self)
         if core.begin_due_checks(core.now()):
             self._begin_disposals()
         found = int(core.collects)

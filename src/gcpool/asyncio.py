@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, cast
 
 from ._callables import AsyncCallablesManager
 from ._core import UNSET, Observer
+from ._holders import Holding
 from ._hooks import Hooks, check_manager
 from ._lifecycle_asyncio import AsyncLifecycle
 from ._limits import (
@@ -21,6 +22,7 @@ from ._parameters import (
     check_facade_parameters,
     check_flag,
     check_keepalive,
+    check_leak_threshold,
     check_name,
     check_on_event,
     check_optional_seconds,
@@ -30,6 +32,7 @@ from ._parameters import (
     refuse_minimum,
     refuse_parameters_of_idle,
 )
+from ._pools import register
 from ._workers.collector_asyncio import AsyncCollector
 from ._workers.events_asyncio import AsyncEvents
 from .common import ALL_ENDPOINTS, AllEndpoints, BaseConnectionPool
@@ -119,6 +122,10 @@ class ConnectionPool(
         0 for no limit
     :param name: the name of the pool in its messages, log records, events, and in the names of its threads and tasks;
         None for ``gcpool-1``, ``gcpool-2`` .. in the order of their making
+    :param record_holders: whether it is recorded which thread or task acquires a connection, and where: for
+        :py:meth:`holders`, and for ``PoolTimeout``
+    :param leak_threshold: seconds in use after which a connection counts as leaked: that is logged, with its holder and
+        where it was acquired, and the connection stays with its holder. None for never; turns ``record_holders`` on.
     :param on_event: called with a :py:class:`gcpool.common.PoolEvent` when something happens that is no part of an
         acquire or a release that found a connection ready. A thread or a task of the pool calls it, for one event after
         the other, so it may do anything, also use or close the pool; while it does not return, later events wait. What
@@ -160,6 +167,8 @@ class ConnectionPool(
         lifetime_jitter: float = 0.0,
         max_uses: int = 0,
         name: str | None = None,
+        record_holders: bool = False,
+        leak_threshold: float | None = None,
         on_event: Callable[[PoolEvent], object] | None = None,
         _clock: Callable[[], float] | None = None,
         _random: Callable[[], float] | None = None,
@@ -188,7 +197,8 @@ class ConnectionPool(
         )
         collector = None
         keepalive = check_keepalive(keepalive_interval, connection_manager, hooks.checks)
-        if background_collector or keepalive:
+        leak_threshold = check_leak_threshold(record_holders, leak_threshold)
+        if background_collector or keepalive or leak_threshold is not None:
             collector = AsyncCollector(self, f'gcpool-{name}-collector')
         core = make_core(
             idle_timeout=idle_timeout,
@@ -219,6 +229,9 @@ class ConnectionPool(
             waits_when_full=wait_when_full,
             keeps_idle=_keeps_idle,
             opened=open,
+            record_holders=record_holders,
+            leak_threshold=leak_threshold,
+            wake_leak_watch=None if collector is None else collector.wake,
         )
         super().__init__(
             core,
@@ -246,9 +259,11 @@ class ConnectionPool(
             events.bind(self)
         self._signals = set()
         self._close_timeout = close_timeout
+        self._holding = Holding(self, leak_threshold)
         self._collector = collector
         if collector is not None and background_collector and open:
             collector.start()
+        register(self)
 
     @classmethod
     def from_callables(

@@ -3,12 +3,24 @@
 from typing import TYPE_CHECKING, Any, Final, Generic
 
 from ._core import Observer, PoolCore
+from ._health import health_of
+from ._holders import Frame, Holder, Holding, describe
+from ._statistics import Health, Histogram, PoolStats
 from ._time_limits import seconds
 from .exceptions import PoolTimeout
 from .managers import ConnectionT, EndpointT
 from .observers import PoolEvent
 
-__all__ = ['ALL_ENDPOINTS', 'BaseConnectionPool', 'PoolEvent']
+__all__ = [
+    'ALL_ENDPOINTS',
+    'BaseConnectionPool',
+    'Frame',
+    'Health',
+    'Histogram',
+    'Holder',
+    'PoolEvent',
+    'PoolStats',
+]
 
 
 class AllEndpoints:
@@ -56,6 +68,7 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         def _check_timeout(self) -> float | None: ...
 
         _close_timeout: float | None
+        _holding: Holding
 
     def get_size(self) -> int:
         """Return the number of connections: idle, in use, being created and being closed."""
@@ -66,34 +79,62 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         """The name of the pool, which its messages, log records and events show."""
         return self._observer.name
 
-    def get_stats(self, endpoint: Any = ALL_ENDPOINTS) -> dict[str, int]:
+    def get_stats(self, endpoint: Any = ALL_ENDPOINTS) -> PoolStats:
         """Return gauges and counters of the whole pool, or the gauges of one endpoint. All keys are always there.
 
         Gauges: ``size`` (the sum of the next five), ``idle``, ``in_use`` (also as ``acquired``), ``creating``,
         ``checking`` (in the background), ``closing``, ``waiting`` (acquires that wait), ``endpoints``, ``suspended``,
-        and the limits, which :py:meth:`resize` changes: ``min_idle``, ``max_size``, ``total_max_size``, ``min_size``,
-        ``max_waiting``, ``max_workers``.
+        the limits, which :py:meth:`resize` changes: ``min_idle``, ``max_size``, ``total_max_size``, ``min_size``,
+        ``max_waiting``, ``max_workers``, and ``longest_held``: for how many nanoseconds the connection has been in use
+        that was taken first.
 
         Counters since the pool was built, or since :py:meth:`pop_stats`: ``asked`` (acquires, however they ended),
         ``acquires`` (served), ``waits`` (acquires that had to wait), ``timeouts`` and ``cancelled`` (while they
         waited), ``too_many`` (refused, because too many waited), ``created``, ``create_errors`` (attempts to connect
         that ended without a connection, including cancelled and interrupted ones), ``refused`` (those of them for which
         the server was full), ``checks``, ``checks_failed``, ``dead`` (found dead by a check), ``broken`` (unfit when
-        returned), ``detached``, ``leaks`` (always 0 as yet), ``disposed`` (closed), and of these ``closed_idle``,
-        ``closed_lifetime``, ``closed_max_uses``, ``closed_broken``, ``closed_dead``, ``closed_discarded``,
-        ``closed_drained``, ``closed_shrunk``, ``closed_evicted``, ``closed_pool_closed``.
+        returned), ``detached``, ``leaks`` (see ``leak_threshold``), ``disposed`` (closed), and of these
+        ``closed_idle``, ``closed_lifetime``, ``closed_max_uses``, ``closed_broken``, ``closed_dead``,
+        ``closed_discarded``, ``closed_drained``, ``closed_shrunk``, ``closed_evicted``, ``closed_pool_closed``.
 
         Sums in nanoseconds: ``wait_ns``, ``create_ns``, ``use_ns``. A use is counted when the connection is returned,
         by a clock that ticks every few milliseconds on some systems: the sum is right, a single use may be 0.
+
+        Of the whole pool, the result also has ``histograms`` of these times, and computes percentiles from them, in
+        seconds: ``stats['wait_p99']``. ``wait`` has the waits of acquires that had to wait, ``create`` all attempts to
+        connect, ``use`` all uses that have ended; a use within a tick of the clock is in the lowest bucket.
 
         :param endpoint: for the gauges of this endpoint alone
         :raises TypeError: when ``endpoint`` is not hashable
         """
         return self._core.stats() if endpoint is ALL_ENDPOINTS else self._core.endpoint_stats(endpoint)
 
-    def pop_stats(self) -> dict[str, int]:
-        """Return what :py:meth:`get_stats` does, and begin the counters anew. Each event is in one such result."""
+    def pop_stats(self) -> PoolStats:
+        """Return what :py:meth:`get_stats` does, and begin the counters and the histograms anew.
+
+        Each event is in one such result; so ``stats['wait_p99']`` is that of the time since the last one.
+        """
         return self._core.stats(True)
+
+    def holders(self, endpoint: Any = ALL_ENDPOINTS) -> list[Holder]:
+        """Return the connections in use, and who holds them, longest first.
+
+        With ``record_holders``, each has the thread or task that acquired it, and where. Nothing is changed by looking.
+
+        :param endpoint: for the connections to this endpoint alone
+        :raises TypeError: when ``endpoint`` is not hashable
+        """
+        return self._holding.list(self, *([] if endpoint is ALL_ENDPOINTS else [endpoint]))
+
+    def health(self) -> Health:
+        """Whether the pool can serve acquires now: ``ok``, ``degraded`` or ``exhausted``, and why. Does no I/O.
+
+        For readiness probes: it neither takes a connection nor waits for one. ``exhausted``: an acquire of any endpoint
+        would wait, or fail. ``degraded``: some endpoints cannot be served now, or their connects fail although idle
+        connections are left. Failing connects are known with ``reconnect_timeout``, ``fail_fast``,
+        ``wait_when_full`` or a minimum.
+        """
+        return health_of(self._core, self._observer)
 
     def _waits_for(self, endpoint: EndpointT) -> tuple[str, str | None]:
         """Why an acquire waits: the phase of a PoolTimeout, and the parameter that limits."""
@@ -106,7 +147,7 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
             return 'slot', 'total_max_size'
         # There is room: the pool connects, or waits to, because connects fail or enough of them are under way.
         limit = core.max_connecting
-        connecting = limit > 0 and core.endpoint_stats(endpoint)['creating'] >= limit
+        connecting = limit > 0 and core.endpoint_stats(endpoint, False)['creating'] >= limit
         return 'creating', 'max_connecting' if connecting else None
 
     def _waited_too_long(self, endpoint: EndpointT, deadline: float, timeout: float) -> PoolTimeout:
@@ -125,7 +166,7 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         )
 
     def _stats_within(self, limit: str | None, endpoint: EndpointT) -> dict[str, int]:
-        return self._core.stats() if limit == 'total_max_size' else self._core.endpoint_stats(endpoint)
+        return self._core.stats() if limit == 'total_max_size' else self._core.endpoint_stats(endpoint, False)
 
     def _timed_out(
         self, phase: str, endpoint: EndpointT, deadline: float, timeout: float, what: str, limit: str | None = None
@@ -153,9 +194,14 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         :param stats: the gauges of the error, which the text may name, too
         """
         observer, core = self._observer, self._core
+        holders: list[Holder] = []
+        if core.records_holders:
+            holders = self._holding.list(self, *([] if limit == 'total_max_size' else [endpoint]))
         error = PoolTimeout(
             f'{observer.pool_text}: timed out after {seconds(timeout)} {what % observer.text(endpoint)}'
+            f'{describe(holders)}'
         )
+        error.holders = tuple(holders[:3])
         error.pool = observer.name
         error.endpoint = observer.shown(endpoint)
         error.phase = phase
@@ -293,6 +339,16 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
     def max_uses(self) -> int:
         """How often a connection is acquired before it is closed; 0 for no limit."""
         return self._core.max_uses
+
+    @property
+    def record_holders(self) -> bool:
+        """Whether it is recorded who acquires a connection, and where."""
+        return self._core.records_holders
+
+    @property
+    def leak_threshold(self) -> float | None:
+        """Seconds in use after which a connection counts as leaked; None if the pool does not look for leaks."""
+        return self._holding.leak_threshold
 
     @property
     def is_full(self) -> bool:

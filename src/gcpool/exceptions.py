@@ -19,6 +19,7 @@ __all__ = [
     'DiscardConnection',
     'EndpointDown',
     'EventLoopMismatch',
+    'MonitorError',
     'PoolInUse',
     'PoolNotSuspended',
     'PoolSuspended',
@@ -80,6 +81,10 @@ class EventLoopMismatch(BaseError, RuntimeError):
     """An asyncio pool was used from an event loop other than the one it belongs to."""
 
 
+class MonitorError(BaseError):
+    """The pools of a process cannot be watched: it does not serve them, or not to this user."""
+
+
 class _TimedOut(BaseError):
     """What a PoolTimeout knows about the acquire, apart from its class.
 
@@ -97,7 +102,8 @@ class _TimedOut(BaseError):
     :ivar in_use: how many of these were in use
     :ivar idle: how many of these were idle
     :ivar waiting: how many acquires were still waiting for them
-    :ivar holders: who had them; empty, because the pool does not record that yet
+    :ivar holders: the three who had held them for longest, each a :py:class:`gcpool.common.Holder`; empty without
+        ``record_holders``
     """
 
     pool: str | None = None

@@ -8,8 +8,8 @@ __all__ = ['PoolEvent']
 class PoolEvent(NamedTuple):
     """Something that happened to a pool, and is no part of an acquire or a release that found a connection ready.
 
-    Kinds: ``connected``, ``connect_failed``, ``closed``, ``timeout``, ``drained``, ``suspended``, ``resumed``,
-    ``resized``, ``outage_began``, ``outage_ended``. Others may come; ignore those that you do not know.
+    Kinds: ``connected``, ``connect_failed``, ``closed``, ``timeout``, ``leak``, ``drained``, ``suspended``,
+    ``resumed``, ``resized``, ``outage_began``, ``outage_ended``. Others may come; ignore those that you do not know.
 
     :ivar kind: what happened
     :ivar pool: the name of the pool

@@ -14,6 +14,7 @@ import pytest
 
 from gcpool._hooks import Hooks
 from gcpool.asyncio import ConnectionPool as AsyncConnectionPool
+from gcpool.common import PoolStats
 from gcpool.contrib._mysql import is_refusal as is_refusal_of_mysql
 from gcpool.contrib._postgres import is_refusal as is_refusal_of_postgres
 from gcpool.contrib.http import HttpConnectionManager
@@ -283,7 +284,7 @@ def test_a_pool_waits_where_the_server_is_full(request: pytest.FixtureRequest, r
         run(main)
 
 
-def in_threads(manager: Any) -> dict[str, int]:
+def in_threads(manager: Any) -> PoolStats:
     pool = ConnectionPool[Any, Any](manager, max_size=3, acquire_timeout=PATIENCE, wait_when_full=True)
 
     def use() -> None:

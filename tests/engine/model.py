@@ -161,6 +161,8 @@ class Model:
     )
 
     use_time: float = 0.0
+    # How many of each there were. A use that close() cut off is none; one that was returned is, however short.
+    counts: dict[str, int] = field(default_factory=lambda: {'wait': 0, 'create': 0, 'use': 0})
     growth: Growth = field(init=False)
 
     def __post_init__(self) -> None:
@@ -261,6 +263,10 @@ class Model:
             **self.counters,
             'use_ns': int(self.use_time * 1e9),
         }
+
+    def longest_held(self, endpoint: int | None, now: float) -> float:
+        """Return the seconds for which the connection is in use that was taken first; 0 if none is."""
+        return max((now - conn.since for conn in self.out(endpoint)), default=0.0)
 
     def endpoint_stats(self, endpoint: int) -> dict[str, int]:
         waiting = len(self.queue(endpoint))
@@ -402,6 +408,7 @@ class Model:
     def count_wait(self, acq: Acq, now: float) -> None:
         if acq.waits_from <= now:
             self.counters['wait_ns'] += int((now - acq.waits_from) * 1e9)
+            self.counts['wait'] += 1
         acq.waits_from = math.inf
 
     def begin_create(self, conn: Conn, now: float) -> None:
@@ -410,10 +417,12 @@ class Model:
     def count_create(self, conn: Conn, now: float) -> None:
         if conn.since <= now:
             self.counters['create_ns'] += int((now - conn.since) * 1e9)
+            self.counts['create'] += 1
 
     def end_use(self, conn: Conn, now: float) -> None:
         self.use_time += now - conn.since
         self.growth.note_used(conn.endpoint, now)
+        self.counts['use'] += 1
 
     def count_asked(self, acq: Acq) -> None:
         if not acq.asked or (acq.lost and not self.closed):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gcpool._core import Entry, PoolCore, Waiter
+from gcpool._statistics import PoolStats
 
 
 class Connection:
@@ -234,7 +235,7 @@ class Pool:
         return names
 
     @property
-    def stats(self) -> dict[str, int]:
+    def stats(self) -> PoolStats:
         return self.core.stats()
 
     def count(self, *names: str) -> tuple[int, ...]:

@@ -1089,6 +1089,9 @@ class PoolMachine(RuleBasedStateMachine):
         stats, expected = core.stats(), model.stats()
         # A sum of floats, in another order.
         assert stats.pop('use_ns') == pytest.approx(expected.pop('use_ns'), abs=1)
+        assert {name: histogram.count for name, histogram in stats.histograms.items()} == model.counts
+        assert stats.pop('longest_held') == pytest.approx(model.longest_held(None, self.now) * 1e9, abs=1)
+        assert stats.histograms['wait'].sum == pytest.approx(expected['wait_ns'] / 1e9)
         assert stats == expected
         assert core.size == len(model.conns)
         assert (core.closed, core.opened, core.is_suspended) == (model.closed, model.opened, model.suspended)
@@ -1097,7 +1100,9 @@ class PoolMachine(RuleBasedStateMachine):
         for number, endpoint in enumerate(self.endpoints):
             sizes = [len(model.of(number)), len(model.out(number)), len(model.of(number, 'idle'))]
             assert [core.endpoint_size(endpoint, acquired) for acquired in (None, True, False)] == sizes
-            assert core.endpoint_stats(endpoint) == model.endpoint_stats(number)
+            found = core.endpoint_stats(endpoint)
+            assert found.pop('longest_held') == pytest.approx(model.longest_held(number, self.now) * 1e9, abs=1)
+            assert found == model.endpoint_stats(number)
         for pair in self.active:
             known, waiter = pair.known, pair.real.waiter
             assert pair.real.answer == known.state

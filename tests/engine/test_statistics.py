@@ -13,6 +13,7 @@ LIMITS = ('min_idle', 'max_size', 'total_max_size', 'min_size', 'max_waiting', '
 GAUGES = (
     *('size', 'idle', 'in_use', 'acquired', 'creating', 'checking', 'closing', 'waiting', 'endpoints', 'suspended'),
     *LIMITS,
+    'longest_held',
 )
 EXPECTED_COUNTERS = (
     *('asked', 'acquires', 'waits', 'timeouts', 'cancelled', 'too_many', 'created', 'create_errors', 'refused'),
@@ -24,7 +25,7 @@ EXPECTED_COUNTERS = (
 
 def nonzero(stats: dict[str, int]) -> dict[str, int]:
     """What is not 0, but for the limits."""
-    return {name: count for name, count in stats.items() if count and name not in LIMITS}
+    return {name: count for name, count in stats.items() if count and name not in (*LIMITS, 'longest_held')}
 
 
 def test_a_new_pool_has_counted_nothing() -> None:
@@ -422,3 +423,31 @@ def test_the_total_is_the_sum_over_the_endpoints(total: int) -> None:
     for number in range(total):
         pool.fill(number, 1 + number % 2)
     assert pool.core.size == sum(pool.core.endpoint_size(number) for number in range(total)) == pool.stats['size']
+
+
+def test_a_row_for_each_endpoint() -> None:
+    pool = Pool(max_size=2, total_max_size=9)
+    assert pool.core.endpoint_rows() == []
+    pool.fill('a', 2)
+    _held = pool.acquire_all('b', 1)
+    pool.ask('c')
+    rows = pool.core.endpoint_rows()
+    assert sorted(rows) == [
+        ('a', 2, 0, 0, 0, 0, 0),
+        ('b', 0, 1, 0, 0, 0, 0),
+        ('c', 0, 0, 1, 0, 0, 0),
+    ]
+    names = ('idle', 'in_use', 'creating', 'checking', 'closing', 'waiting')
+    assert {endpoint: tuple(pool.core.endpoint_stats(endpoint)[name] for name in names) for endpoint, *_ in rows} == {
+        endpoint: tuple(counts) for endpoint, *counts in rows
+    }
+
+
+def test_the_counters_since_a_pool_was_built_know_no_pop() -> None:
+    pool = Pool()
+    pool.fill('a', 1)
+    popped = pool.core.stats(True)
+    pool.fill('a', 1)
+    since_built = pool.core.stats(since_built=True)
+    assert since_built['acquires'] == popped['acquires'] + pool.core.stats()['acquires']
+    assert since_built.histograms['use'].count == since_built['acquires'] > popped['acquires'] > 0

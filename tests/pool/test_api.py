@@ -41,6 +41,8 @@ DEFAULTS = {
     'open': True,
     'close_timeout': 5.0,
     'name': None,
+    'record_holders': False,
+    'leak_threshold': None,
     'on_event': None,
     'keepalive_interval': 0.0,
     'lifetime_jitter': 0.0,
@@ -62,6 +64,8 @@ PROPERTIES = {
     'keepalive_interval': 2.25,
     'lifetime_jitter': 0.5,
     'max_uses': 6,
+    'record_holders': True,
+    'leak_threshold': 4.5,
 }
 
 
@@ -85,7 +89,7 @@ def test_the_properties_tell_the_parameters() -> None:
     options: dict[str, Any] = PROPERTIES
     pool = ConnectionPool(CheckingManager(), **options)
     assert {name: getattr(pool, name) for name in PROPERTIES} == PROPERTIES
-    kinds = [float, float, int, int, int, float, float, str, str, int, int, float, float, float, int]
+    kinds = [float, float, int, int, int, float, float, str, str, int, int, float, float, float, int, bool, float]
     assert [type(getattr(pool, name)) for name in PROPERTIES] == kinds
     assert pool.is_full is False
 
@@ -107,7 +111,7 @@ def test_the_properties_cannot_be_set(name: str) -> None:
         ('release', {'conn': inspect.Parameter.empty, 'endpoint': ...}),
         ('discard', {'conn': inspect.Parameter.empty}),
         ('detach', {'conn': inspect.Parameter.empty}),
-        ('connection', {'endpoint': ..., 'timeout': None}),
+        ('connection', {'endpoint': ..., 'timeout': None, 'long': False}),
         ('open', {}),
         ('close', {'timeout': None, 'wait': True}),
         ('terminate', {}),

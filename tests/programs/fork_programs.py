@@ -187,11 +187,12 @@ def until_idle(count: int) -> None:
     until(all_are_idle)
 
 
-def is_called(workers: SyncCollector | SyncWorkers) -> bool:
+def is_called(workers: object) -> bool:
     """Whether a thread has been called and has not noticed yet: it counts as idle until then."""
     if isinstance(workers, SyncCollector):
         wakeups = [collector.wakeup for collector in list(workers._threads)]
     else:
+        assert isinstance(workers, SyncWorkers)
         wakeups = [process.wakeup for process in list(workers._per_process._by_pid.values())]
     return not all(wakeup._lock.locked() for wakeup in wakeups)
 

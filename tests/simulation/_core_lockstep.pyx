@@ -1575,8 +1575,15 @@ cdef class World:
         stats = core.stats()
         if abs(stats['use_ns'] - expected['use_ns']) <= 1:      # a sum of floats, in another order
             expected['use_ns'] = stats['use_ns']
+        held = max([self.now - (<Conn>conn).since for conn in model.conns if IS_CHECKED_OUT >> (<Conn>conn).state & 1],
+                   default=0.0)
+        if abs(stats.pop('longest_held') - held * 1e9) > 1:
+            raise Fault(f'longest_held is not {held}')
         if stats != expected:
             raise Fault(f'stats() gave {stats}, expected {expected}')
+        counts = [stats.histograms[name].count for name in ('wait', 'create', 'use')]
+        if counts != [model.waits_timed, model.creates_timed, model.uses_timed]:
+            raise Fault(f'the histograms count {counts}')
         if core.closed != model.closed:
             raise Fault(f'closed is {core.closed}, expected {model.closed}')
         if core.opened != model.opened:

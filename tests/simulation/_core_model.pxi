@@ -195,6 +195,9 @@ cdef class Model:
     cdef long long failed_check_count
     cdef unsigned long long wait_ns
     cdef unsigned long long create_ns
+    cdef unsigned long long waits_timed
+    cdef unsigned long long creates_timed
+    cdef unsigned long long uses_timed
     cdef double use_time
     cdef long long wait_count
     cdef long long timeout_count
@@ -503,18 +506,21 @@ cdef class Model:
 
     cdef int end_use(self, Conn conn, double now) except -1:
         self.use_time += now - conn.since
+        self.uses_timed += 1
         note_used(self, conn.endpoint, now)
         return 0
 
     cdef int count_wait(self, Acq acq, double now) except -1:
         if acq.waits_from <= now:
             self.wait_ns += <unsigned long long>((now - acq.waits_from) * 1e9)
+            self.waits_timed += 1
         acq.waits_from = INFINITY
         return 0
 
     cdef int count_create(self, Conn conn, double now) except -1:
         if conn.since <= now:
             self.create_ns += <unsigned long long>((now - conn.since) * 1e9)
+            self.creates_timed += 1
         return 0
 
     cdef int count_asked(self, Acq acq) except -1:

@@ -342,7 +342,7 @@ cdef int release_unused(PoolCore core, Entry e, unsigned int lease_no, double no
 
 cdef int must_hold(PoolCore core, Waiter w, object endpoint) except -1:
     if still_holds(core, w):
-        return 0
+        return note_holder(core, w.entry, MOST_FRAMES) if core.records_holders else 0
     if is_closed(core):
         raise ConnectionPoolClosedError(
             f'{pool_text(core)} was closed while a connection to {endpoint_text(core, endpoint)} was acquired'

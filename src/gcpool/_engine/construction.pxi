@@ -17,6 +17,7 @@ cdef void enter_core(PoolCore core) noexcept:
     core.deadlines.due_at = core.deadlines.wake_at = INFINITY
     core.deadlines.by_use.kind = core.unserved.kind = SECOND_KIND
     core.checks.wake_at = INFINITY
+    core.leaks_looked_for_at = core.leak_threshold = INFINITY
     gcp_lock(&cores_lock)
     linked_append(&cores, core)
     gcp_unlock(&cores_lock)
@@ -52,6 +53,9 @@ def build_core(
     bint counts_idle_only=False,
     object limits=None,
     bint opened=True,
+    bint records_holders=False,
+    double leak_threshold=INFINITY,
+    object wake_leak_watch=None,
 ):
     """What the constructor of PoolCore does.
 
@@ -85,6 +89,9 @@ def build_core(
     :param counts_idle_only: whether min_idle is compared with the idle core connections alone, without those in use
     :param limits: anything that is to be kept for :py:meth:`resize`
     :param opened: whether acquires are served before :py:meth:`open`
+    :param records_holders: whether it is recorded who acquires a connection, and where
+    :param leak_threshold: seconds in use after which a connection counts as leaked
+    :param wake_leak_watch: called, with no lock held, when the looks for leaks are to begin
     """
     core.min_idle = min_idle
     core.max_size = max_size
@@ -117,6 +124,9 @@ def build_core(
     core.pins = {}
     core.kept = set()
     core.keeps_idle = keeps_idle
+    core.records_holders = records_holders
+    core.leak_threshold = leak_threshold
+    core.wake_leak_watch = wake_leak_watch
 
 
 cdef void free_core(PoolCore core) noexcept:
@@ -135,6 +145,7 @@ cdef void free_core(PoolCore core) noexcept:
     PyMem_Free(core.overtaking.kept_places_before.slots)
     PyMem_Free(core.ancestor_to_be)
     release_watches_free(core)
+    free_records(core)
     while core.ancestor != NULL:
         a = core.ancestor
         core.ancestor = a.ancestor

@@ -77,6 +77,7 @@ cdef int forget_closed_while_out(PoolCore core, Entry e) except -1:
     gcp_unlock(&ep.lock)
     if gone:
         core.entries.discard(e)
+        drop_record(core, e)
     return 0
 
 
@@ -122,6 +123,7 @@ cdef int disposed(PoolCore core, Entry e, double now, Chain *doomed) except -1:
         core.check_timers.pop(e, None)
     if not keep:
         core.entries.discard(e)
+        drop_record(core, e)
     notify_all(core, &served)
     return 0
 

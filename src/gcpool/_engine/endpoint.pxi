@@ -215,7 +215,7 @@ cdef inline void hand_over(EndpointPool ep, Entry e, Waiter w, double now) noexc
     # Gives the entry, which its holder returns, to the waiter at the head of the queue.
     waiter_unlink(ep, <void *>w)
     e.used_at = now
-    end_use(ep, e, now)
+    end_use(w.core, ep, e, now)
     lend(ep, e, now)
     serve(w, e)
     w.was_idle = False

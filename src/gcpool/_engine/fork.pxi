@@ -129,4 +129,9 @@ cdef void begin_anew(PoolCore core) noexcept nogil:
     core.unfilled = 0
     memset(&core.counters, 0, sizeof(Counters))
     memset(&core.popped, 0, sizeof(Counters))
+    memset(&core.histograms, 0, sizeof(Histograms))
+    memset(&core.popped_histograms, 0, sizeof(Histograms))
+    core.cut_off_uses = 0
+    memset(&core.holder_records, 0, sizeof(Map))
+    core.leaks_looked_for_at = INFINITY
     core.use_time = 0

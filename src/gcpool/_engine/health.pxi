@@ -119,7 +119,7 @@ cdef bint retire(
     if by_user and (out or e.closed_while_out):
         gcp_store_char(&e.given_up, True)
     if out:
-        end_use(ep, e, now)
+        end_use(core, ep, e, now)
         note_used(ep, now)
         begin_closing(core, ep, e, reason)
         core.counters.broken += not by_user

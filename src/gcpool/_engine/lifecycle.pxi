@@ -86,6 +86,7 @@ cdef int doom_acquired(PoolCore core) except -1:
         gcp_lock(&ep.lock)
         if is_checked_out(e):
             gcp_store_char(&e.closed_while_out, True)
+            core.cut_off_uses += 1
             doom(core, ep, e, &core.doomed_for_caller, BECAUSE_POOL_CLOSED)
             count += 1
         elif e.state == CHECKING:       # a check that hangs: it finds the connection closed when it ends

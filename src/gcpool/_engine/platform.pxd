@@ -1,6 +1,10 @@
+from cpython.object cimport PyObject
+
+
 cdef extern from *:
     """
     #include <time.h>
+    #include <frameobject.h>
 
     #ifdef HAVE_FORK
       #include <pthread.h>
@@ -48,6 +52,8 @@ cdef extern from *:
       /* Two threads that each write, pass this, and then read what the other one writes: at least one of them sees the
          other's write. */
       #define gcp_fence() _Py_atomic_fence_seq_cst()
+      #define gcp_count_up(p) ((void)_Py_atomic_add_uint64((uint64_t *)(p), 1))
+      #define gcp_load_ulonglong(p) _Py_atomic_load_uint64_relaxed((uint64_t *)(p))
       #define gcp_load_uint(p) _Py_atomic_load_uint_relaxed(p)
       #define gcp_store_uint(p, v) _Py_atomic_store_uint_relaxed((p), (v))
       static inline double gcp_load_double(double *p) {
@@ -88,6 +94,8 @@ cdef extern from *:
       #define gcp_publish_int(p, v) (*(p) = (v))
       #define gcp_change_int(p, from, to) (*(p) == (from) ? (*(p) = (to), 1) : 0)
       #define gcp_fence() ((void)0)
+      #define gcp_count_up(p) ((void)++*(p))
+      #define gcp_load_ulonglong(p) (*(p))
       #define gcp_load_uint(p) (*(p))
       #define gcp_store_uint(p, v) (*(p) = (v))
       #define gcp_load_double(p) (*(p))
@@ -108,6 +116,55 @@ cdef extern from *:
 
     /* The same pointer, as an object: the caller owns the reference. A cast in Cython would take another one. */
     #define gcp_owned(p) (p)
+
+    /* The least n such that a time is at most 2 ** n seconds. For numbers above 0. */
+    static inline int gcp_ceiling_exponent(double seconds) {
+        unsigned long long bits;
+        memcpy(&bits, &seconds, sizeof(bits));
+        return (int)((bits - 1) >> 52) - 1022;
+    }
+
+    /* A variable of each thread's own. */
+    #if defined(_MSC_VER)
+      #define GCP_THREAD_LOCAL __declspec(thread)
+    #else
+      #define GCP_THREAD_LOCAL __thread
+    #endif
+    static GCP_THREAD_LOCAL void *gcp_mark_of_thread = NULL;
+    #define gcp_thread_mark() gcp_mark_of_thread
+    #define gcp_set_thread_mark(p) ((void)(gcp_mark_of_thread = (p)))
+
+    /* WHERE THE CALLER IS: its innermost frames, as code objects, which the caller owns, and offsets of instructions in
+       these. No frame is kept, because a frame keeps all local variables alive. */
+    #if PY_VERSION_HEX >= 0x030B0000
+      #define gcp_instruction(frame) PyFrame_GetLasti(frame)
+    #else
+      #define gcp_instruction(frame) ((frame)->f_lasti * 2)
+    #endif
+    static int gcp_walk_frames(PyObject **codes, int *offsets, int limit, void *outside) {
+        int count = 0;
+        PyFrameObject *frame = PyThreadState_GetFrame(PyThreadState_Get());
+        while (frame != NULL) {
+            PyFrameObject *back = NULL;
+            PyObject *code = (PyObject *)PyFrame_GetCode(frame);
+            if ((void *)code == outside) {      /* from here on, the frames are no task's */
+                Py_DECREF(code);
+                Py_DECREF(frame);
+                break;
+            }
+            codes[count] = code;
+            offsets[count++] = gcp_instruction(frame);
+            if (count < limit) back = PyFrame_GetBack(frame);
+            Py_DECREF(frame);
+            frame = back;
+        }
+        return count;
+    }
+
+    #define gcp_line_of(code, offset) PyCode_Addr2Line((PyCodeObject *)(code), (offset))
+
+    /* How many references there are to an object. Without the GIL, others may change that meanwhile. */
+    #define gcp_reference_count(o) ((Py_ssize_t)Py_REFCNT((PyObject *)(o)))
 
     /* A number in the place of two links, which are not in use. */
     static inline void gcp_put_double(void **links, double value) { memcpy((void *)links, &value, sizeof(double)); }
@@ -170,6 +227,14 @@ cdef extern from *:
     ctypedef struct gcp_marks:
         double use_time
     unsigned long long gcp_next_stamp(unsigned long long *shared, gcp_marks *) noexcept nogil
+    void *gcp_thread_mark() noexcept nogil
+    void gcp_set_thread_mark(void *) noexcept nogil
+    int gcp_walk_frames(PyObject **codes, int *offsets, int limit, void *outside) noexcept
+    int gcp_line_of(PyObject *code, int offset) noexcept
+    Py_ssize_t gcp_reference_count(void *) noexcept
+    int gcp_ceiling_exponent(double) noexcept nogil
+    void gcp_count_up(unsigned long long *) noexcept nogil
+    unsigned long long gcp_load_ulonglong(unsigned long long *) noexcept nogil
     void gcp_put_double(void **, double) noexcept nogil
     double gcp_get_double(void **) noexcept nogil
     void gcp_lock(gcp_mutex *) noexcept nogil

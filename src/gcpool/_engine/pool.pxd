@@ -75,6 +75,15 @@ cdef class PoolCore:
     cdef Counters counters                  # [core]
     cdef Counters popped                    # [core] what pop_stats() has shown
     cdef double use_time                    # [core] seconds of use, of forgotten endpoint pools
+    cdef readonly bint records_holders      # never changes; who acquires a connection, and where, is recorded
+    cdef bint records_tasks                 # set once: the holders are tasks
+    cdef readonly double leak_threshold     # never changes; infinite: nobody looks for leaks
+    cdef readonly object wake_leak_watch    # never changes; called with no lock held when the looks are to begin
+    cdef double leaks_looked_for_at         # [relaxed] when the next look for leaks is due; infinite: none is
+    cdef Map holder_records                 # [shard] address of an entry -> its HolderRecord
+    cdef Histograms histograms
+    cdef Histograms popped_histograms       # [core] what pop_stats() has shown
+    cdef unsigned long long cut_off_uses    # [core] connections that close() has closed while they were in use
     cdef Checks checks
     cdef readonly double lifetime_jitter    # never changes
     cdef readonly double keepalive_interval     # never changes; 0: idle connections are not checked in the background

@@ -611,16 +611,82 @@ cdef class PoolCore:
         """The number of connections to an endpoint: all (None), checked out (True), idle (False)."""
         return endpoint_size(self, endpoint, acquired)
 
-    def stats(self, bint pops=False):
-        """Gauges and counters of the whole pool, as a dict of ints.
+    def holders(self, object endpoint=None, bint of_all=True):
+        """The connections in use: a list of seconds, endpoint, entry, lease number, who holds it (a ThreadMark, a weak
+        reference to a task, or None), where it was acquired (pairs of code and line, innermost first), whether it may
+        be held for long, and whether nobody refers to it any more.
+
+        :param endpoint: whose, unless those of all endpoints are asked for
+        """
+        cdef EndpointPool ep = None if of_all else find_pool(self, endpoint)
+        return [] if ep is None and not of_all else holders_of(self, ep)
+
+    def current_holder(self):
+        """What :py:meth:`holders` shows for the calling thread or task; None if there is nothing."""
+        cdef PyObject *who
+        if gcp_thread_mark() == NULL:
+            make_thread_mark()
+        who = current_holder(self)
+        if who == NULL:
+            return None
+        found = <object>who
+        Py_DECREF_(who)
+        return found
+
+    @property
+    def holders_are_tasks(self):
+        """Whether the holders of connections are tasks, and not threads."""
+        return bool(self.records_tasks)
+
+    def mark_long(self, Entry e not None):
+        """The connection may be held for as long as its user likes: it is no leak. Called by its holder."""
+        mark_long(self, e)
+
+    def returned_at(self, Entry e not None, unsigned int lease_no):
+        """When a lease has ended: None if it goes on, infinite if that is not known any more."""
+        return returned_at(e, lease_no)
+
+    def count_leak(self):
+        """A connection was found leaked."""
+        count_leak(self)
+
+    @property
+    def next_look_for_leaks(self):
+        """When the next look for leaks is due; infinite if none is."""
+        return gcp_load_double(&self.leaks_looked_for_at)
+
+    def look_for_leaks_again(self, double now, bint goes_on):
+        """A look has been made. The next acquire calls :py:attr:`wake_leak_watch` unless the looks go on."""
+        gcp_store_double(&self.leaks_looked_for_at, now + leak_interval(self) if goes_on else INFINITY)
+
+    def readiness(self):
+        """Whether acquires would be served now: how many connections there are, and which endpoints are in trouble.
+
+        :return: the numbers of connections, of idle ones, of those in use, of waiters, of endpoints with an idle
+            connection or room for one; and of the endpoints in trouble a list of (one of ``TROUBLES``, the endpoint,
+            its numbers in use and waiting, the last connect error or None)
+        """
+        return readiness_of(self)
+
+    def stats(self, bint pops=False, bint since_built=False):
+        """Gauges and counters of the whole pool, with its histograms.
 
         :param pops: whether the counters begin anew after this
+        :param since_built: whether they are those since the pool was built, whoever had them begin anew
         """
-        return gauges_and_counters(self, pops)
+        return gauges_and_counters(self, pops, since_built)
 
-    def endpoint_stats(self, object endpoint):
-        """The gauges of an endpoint, as a dict of ints."""
-        return endpoint_gauges(self, endpoint)
+    def endpoint_stats(self, object endpoint, bint looks_for_longest=True):
+        """The gauges of an endpoint.
+
+        :param looks_for_longest: whether ``longest_held`` is found, which looks at each connection of the pool; else 0
+        """
+        return endpoint_gauges(self, endpoint, looks_for_longest)
+
+    def endpoint_rows(self):
+        """A row for each endpoint: the endpoint, and how many are idle, in use, being created, checked, closed; how
+        many acquires wait."""
+        return endpoint_rows(self)
 
     # -- for tests ----------------------------------------------------------------------------------------------------
 

@@ -129,7 +129,7 @@ cdef inline bint keep_if_simple(PoolCore core, EndpointPool ep, Entry e, double 
     is_core = becomes_core(core, ep)
     if gcp_unlikely(deadline_if_idle(core, e, is_core, now) < e.heap_key) and not stays_queued(ep, e, is_core):
         return False        # moving the entry in the expiry queue: core.lock
-    end_use(ep, e, now)
+    end_use(core, ep, e, now)
     push_idle(core, ep, e, now, is_core)
     return True
 
@@ -263,7 +263,7 @@ cdef Settled settle(
     settled.wake = False
     settled.outcome = decide_release(core, ep, e, is_new, now)
     if settled.outcome != HAND_OVER:
-        end_use(ep, e, now)
+        end_use(core, ep, e, now)
     if not was_checked:
         e.used_at = used_at
     if settled.outcome == CLOSE_SURPLUS:

@@ -21,18 +21,20 @@ cdef inline void begin_use(Entry e, double now) noexcept:
     gcp_put_double(&e.prev, now)
 
 
-cdef inline void end_use(EndpointPool ep, Entry e, double now) noexcept:
+cdef inline void end_use(PoolCore core, EndpointPool ep, Entry e, double now) noexcept:
     # ep.lock is held. The entry is checked out, and in no list yet. Within one tick of the coarse clock, as in a warm
     # cycle, there is nothing to add.
     cdef double since = gcp_get_double(&e.prev)
     if gcp_unlikely(since < now):
         ep.marks.use_time += now - since
+        record_use(core, now - since)
 
 
 cdef inline void count_wait(PoolCore core, Waiter w, double now) noexcept:
     # core.lock is held. The wait of a waiter has ended, however it did. Counts each wait once.
     if w.waits_from <= now:
         core.counters.wait_ns += nanoseconds(now - w.waits_from)
+        record(&core.histograms.wait, now - w.waits_from)
     w.waits_from = INFINITY
 
 
@@ -45,6 +47,7 @@ cdef inline void count_create(PoolCore core, Entry ticket, double now) noexcept:
     # core.lock is held. A connect has ended, with a connection or without one. It began at used_at, if it has begun.
     if ticket.used_at <= now:
         core.counters.create_ns += nanoseconds(now - ticket.used_at)
+        record(&core.histograms.create, now - ticket.used_at)
 
 
 cdef inline void uncount_connecting(PoolCore core, Waiter w) noexcept:
@@ -86,8 +89,8 @@ cdef inline void add_gauges(EndpointPool ep, Gauges *g) noexcept:
     g.endpoints += 1
 
 
-cdef dict show_gauges(PoolCore core, Gauges *g):
-    return {
+cdef object show_gauges(PoolCore core, Gauges *g, double longest_held):
+    return PoolStats({
         'size': g.size,
         'idle': g.idle,
         'in_use': g.in_use,
@@ -104,10 +107,11 @@ cdef dict show_gauges(PoolCore core, Gauges *g):
         'min_size': core.min_size,
         'max_waiting': gcp_load_int(&core.max_waiting),
         'max_workers': gcp_load_int(&core.jobs.max_workers),
-    }
+        'longest_held': nanoseconds(longest_held),
+    })
 
 
-cdef int gather(PoolCore core, Gauges *gauges, Counters *counters) except -1:
+cdef int gather(PoolCore core, Gauges *gauges, Counters *counters, Histograms *histograms) except -1:
     cdef EndpointPool ep
     cdef double use_time
     cdef int connecting
@@ -127,45 +131,66 @@ cdef int gather(PoolCore core, Gauges *gauges, Counters *counters) except -1:
         gcp_unlock(&ep.lock)
     counters.asked += counters.acquires + gauges.waiting + connecting
     counters.use_ns = nanoseconds(use_time)
+    gcp_lock(&core.lock)
+    copy_histograms(core, histograms)
+    add_short_uses(core, histograms, counters.acquires, gauges.in_use)
+    gcp_unlock(&core.lock)
     return 0
 
 
-cdef dict gauges_and_counters(PoolCore core, bint pops):
-    # The counters are those since the last pop. A pop notes what it has shown, so that each event is shown by one pop,
-    # also by two at once: nothing is set to 0, and an event that comes meanwhile is in the next pop.
-    cdef Gauges gauges
-    cdef Counters counters
-    cdef unsigned long long *totals = <unsigned long long *>&counters
-    cdef unsigned long long *popped = <unsigned long long *>&core.popped
+cdef void subtract_popped(
+    unsigned long long *totals, unsigned long long *popped, size_t count, bint pops
+) noexcept:
+    # core.lock is held. A pop notes what it has shown, so that each event is shown by one pop, also by two at once:
+    # nothing is set to 0, and an event that comes meanwhile is in the next pop.
     cdef unsigned long long total
     cdef size_t i
-    gather(core, &gauges, &counters)
-    gcp_lock(&core.lock)
-    for i in range(sizeof(Counters) // sizeof(unsigned long long)):
+    for i in range(count):
         total = max(totals[i], popped[i])
         totals[i] = total - popped[i]
         if pops:
             popped[i] = total
-    gcp_unlock(&core.lock)
-    stats = show_gauges(core, &gauges)
+
+
+cdef object gauges_and_counters(PoolCore core, bint pops, bint since_built):
+    # The counters and the histograms are those since the last pop, or since the pool was built.
+    cdef Gauges gauges
+    cdef Counters counters
+    cdef Histograms histograms
+    cdef unsigned long long *totals = <unsigned long long *>&counters
+    cdef size_t i
+    gather(core, &gauges, &counters, &histograms)
+    if not since_built:
+        gcp_lock(&core.lock)
+        subtract_popped(
+            totals, <unsigned long long *>&core.popped, sizeof(Counters) // sizeof(unsigned long long), pops
+        )
+        subtract_popped(
+            <unsigned long long *>&histograms, <unsigned long long *>&core.popped_histograms,
+            sizeof(Histograms) // sizeof(unsigned long long), pops
+        )
+        gcp_unlock(&core.lock)
+    stats = show_gauges(core, &gauges, longest_held(core, None) if gauges.in_use else 0.0)
     for i in range(sizeof(Counters) // sizeof(unsigned long long)):
         if COUNTERS[i]:
             stats[COUNTERS[i]] = totals[i]
+    stats.histograms = show_histograms(&histograms, &counters)
     return stats
 
 
-cdef dict endpoint_gauges(PoolCore core, object endpoint):
+cdef object endpoint_gauges(PoolCore core, object endpoint, bint looks_for_longest):
+    # Without a look for the connection that was held for longest, this does not depend on how many there are.
     cdef Gauges gauges
     cdef EndpointPool ep = find_pool(core, endpoint)
     memset(&gauges, 0, sizeof(Gauges))
     if ep is None:
         hash_of(endpoint)       # raises TypeError if the object cannot be an endpoint: an empty pool has not tried
-        return show_gauges(core, &gauges)
+        return show_gauges(core, &gauges, 0.0)
     gcp_lock(&ep.lock)
     if not ep.forgotten:
         add_gauges(ep, &gauges)
     gcp_unlock(&ep.lock)
-    return show_gauges(core, &gauges)
+    return show_gauges(core, &gauges, longest_held(core, ep) if gauges.in_use and looks_for_longest else 0.0)
 
 
 cdef int count_used(PoolCore core) except -1:

@@ -89,7 +89,7 @@ cdef bint detach(PoolCore core, Entry e, double now) except -1:
         if timer is not None:
             drop_check_timer(core, timer)
         gcp_store_char(&e.given_up, True)
-        end_use(ep, e, now)
+        end_use(core, ep, e, now)
         advance_relief(core, now)
         note_used(ep, now)
         unschedule_locked(&core.deadlines, e)
@@ -107,6 +107,7 @@ cdef bint detach(PoolCore core, Entry e, double now) except -1:
     if timer is not None:
         core.check_timers.pop(e, None)
     core.entries.discard(e)
+    drop_record(core, e)
     notify_all(core, &served)
     return True
 

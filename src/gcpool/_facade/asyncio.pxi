@@ -31,6 +31,8 @@ cdef class AsyncPool(PoolFacade):
         self.ready.default_endpoint = self._default_endpoint
         self.ready.trusted_for = self.trusted_for
         self.ready.asks_before_use = self.asks_before_use
+        self.ready.needs_manager = self.needs_manager
+        self._core.records_tasks = True
         if type(self) is not AsyncPool:
             # In a slot, where acquire() finds it at the least cost. Not by setattr(): a subclass's __setattr__ may need
             # what its __init__ has not set up yet.
@@ -414,7 +416,7 @@ cdef class AsyncPool(PoolFacade):
             raise
         return 0
 
-    def connection(self, endpoint=..., timeout=None):
+    def connection(self, endpoint=..., timeout=None, *, bint long=False):
         """An asynchronous context manager that acquires a connection and returns it; as a decorator, around each call.
 
         When the block raises, the manager's ``is_broken`` is asked whether the exception broke the connection. A broken
@@ -424,6 +426,7 @@ cdef class AsyncPool(PoolFacade):
 
         :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if it is not given
         :param timeout: seconds that acquiring may take, as for :py:meth:`acquire`; entering raises what that raises
+        :param long: whether the block may take longer than ``leak_threshold``: then it is no leak
         :raises TypeError: when ``timeout`` is not a number
         :raises ValueError: when ``timeout`` is negative or NaN
         """
@@ -431,7 +434,7 @@ cdef class AsyncPool(PoolFacade):
         if gcp_unlikely(endpoint is UNSET_ENDPOINT):
             endpoint = default_endpoint_of(self)
         if gcp_unlikely(is_overridden(self)):
-            return self._connection_by_methods(endpoint, checked_timeout(timeout))
+            return self._connection_by_methods(endpoint, checked_timeout(timeout), long)
         context = AsyncConnectionContext.__new__(AsyncConnectionContext)
-        set_up(context, self, endpoint, timeout)
+        set_up(context, self, endpoint, timeout, long)
         return context

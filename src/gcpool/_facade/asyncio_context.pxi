@@ -28,6 +28,8 @@ cdef class AsyncConnectionContext(Lease):
         if e is None:
             return pool._enter(self, self.endpoint, self.timeout)
         begin_current_lease(self, e)
+        if gcp_unlikely(self.is_long):
+            mark_long(pool._core, e)
         return coroutine_of_entering(e.conn_)
 
     @property
@@ -51,6 +53,8 @@ cdef class AsyncConnectionContext(Lease):
             (<AsyncPool>self.pool)._abandon(w)
             raise RuntimeError(ENTERED)
         begin_lease(self, take_served(w), w.lease_no)
+        if self.is_long:
+            mark_long(self.pool._core, self.entry)
 
     def __aexit__(self, exc_type, exc, traceback):
         cdef AsyncPool pool = <AsyncPool>self.pool

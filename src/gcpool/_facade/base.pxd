@@ -14,7 +14,8 @@ cdef class PoolFacade:                     # set once
     cdef readonly double _check_interval
     cdef double trusted_for                 # _check_interval, or 0 if the manager has no check
     cdef bint checks_always                 # each connection is checked before it is served
-    cdef bint asks_before_use               # a ready connection takes a check, or a hook
+    cdef bint asks_before_use               # a ready connection takes a check, or a hook, or its holder is recorded
+    cdef bint needs_manager                 # it takes a check, or a hook
     cdef readonly object _check_timeout
     cdef readonly object _create_timeout    # of the pool's own connects
     cdef readonly object _reconnect_failed
@@ -31,6 +32,7 @@ cdef class PoolFacade:                     # set once
     cdef public object _workers
     cdef public object _waiting             # on threads: the waiter in each thread that waits, by the thread's identity
     cdef public object _close_timeout
+    cdef public object _holding             # what is known of those who hold connections
     cdef public object __orig_class__
     cdef readonly bint _judges              # the manager has is_broken()
     cdef readonly bint _broken_on_cancel

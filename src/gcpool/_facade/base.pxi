@@ -106,7 +106,8 @@ cdef class PoolFacade:
         self._check_interval = check_interval
         self.trusted_for = check_interval if checks else 0.0
         self.checks_always = checks and check_interval <= 0
-        self.asks_before_use = hooks_acquire or self.checks_always
+        self.needs_manager = hooks_acquire or self.checks_always
+        self.asks_before_use = self.needs_manager or core.records_holders
         self._check_timeout = check_timeout
         self._check_limit = POOL_CHECK_TIME if check_timeout is None else check_timeout
         self._create_timeout = create_timeout

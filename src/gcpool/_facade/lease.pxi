@@ -17,7 +17,11 @@ cdef class Lease:
         # A pool that is being collected as garbage has no core, or one that owns no entries any more.
         if self.pool is not None and self.pool._core is not None:
             if self.pool._core.entries is not None and self.entry in self.pool._core.entries:
-                self.pool.release_dropped_lease(self.entry, self.lease_no, self.state)
+                try:
+                    if self.pool._core.leak_threshold < INFINITY and self.state == ACQUIRED:
+                        self.pool._holding.note_dropped(self.pool, self.entry, self.lease_no)
+                finally:
+                    self.pool.release_dropped_lease(self.entry, self.lease_no, self.state)
 
     def __repr__(self):
         if self.pool is None or self.pool._observer is None:
@@ -42,8 +46,10 @@ cdef class Lease:
         return self.entry is not None and self.pool._core.is_checked_out(self.entry, self.lease_no)
 
 
-cdef inline int set_up(Lease context, PoolFacade pool, object endpoint, object timeout) except -1:
+cdef inline int set_up(Lease context, PoolFacade pool, object endpoint, object timeout, bint is_long) except -1:
     context.pool = pool
+    if gcp_unlikely(is_long):
+        context.is_long = True
     context.endpoint = endpoint
     context.timeout = checked_timeout(timeout)
     return 0
@@ -85,4 +91,4 @@ cdef inline bint is_lease_of_this_process(Lease lease) noexcept:
 cdef object decorate(Lease context, object function):
     if context.pool is None:
         raise RuntimeError(NO_POOL)
-    return context.pool._decorate(function, context.endpoint, context.timeout)
+    return context.pool._decorate(function, context.endpoint, context.timeout, bool(context.is_long))

@@ -3,15 +3,19 @@
 cdef object get_running_loop = None
 cdef object running_loop_or_none = None
 cdef object CancelledError = None
+cdef object current_task = None
+cdef object frame_of_loop = None        # the code of the method that runs a step of a task
 
 
 def load_asyncio():
     """Import asyncio for the pools that run on it."""
-    global get_running_loop, running_loop_or_none, CancelledError
+    global get_running_loop, running_loop_or_none, CancelledError, current_task, frame_of_loop
     import asyncio
     get_running_loop = asyncio.get_running_loop
     running_loop_or_none = asyncio._get_running_loop
     CancelledError = asyncio.CancelledError
+    current_task = asyncio.current_task
+    frame_of_loop = getattr(asyncio.Handle._run, '__code__', None)
     mark_coroutine_functions()
 
 

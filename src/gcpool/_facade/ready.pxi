@@ -17,8 +17,19 @@ cdef class ReadyConnections:
             raise RuntimeError(NO_POOL)
         self.own_loop.check()
         if gcp_unlikely(self.asks_before_use):
-            return None
+            return self.take_noting_holder(endpoint)
         if gcp_unlikely(endpoint is UNSET_ENDPOINT):    # without a default one none is found, and the slow path raises
             endpoint = self.default_endpoint
         now = gcp_monotonic_coarse() if uses_system_clock(self.core) else ask_clock(self.core)
         return entry_or_none(take_idle(self.core, endpoint, now, self.trusted_for, TAKEN_ENTRY))
+
+    cdef Entry take_noting_holder(self, object endpoint):
+        cdef Entry e
+        if self.needs_manager:
+            return None
+        if endpoint is UNSET_ENDPOINT:
+            endpoint = self.default_endpoint
+        e = entry_or_none(take_idle(self.core, endpoint, read_clock(self.core), self.trusted_for, TAKEN_ENTRY))
+        if e is not None:
+            note_holder_or_release(self.core, e)
+        return e

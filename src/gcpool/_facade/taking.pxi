@@ -10,13 +10,30 @@ cdef object default_endpoint_of(PoolFacade pool):
 
 
 cdef Entry take_ready_of(PoolFacade pool, object endpoint):
+    cdef Entry e
     if endpoint is UNSET_ENDPOINT:
         endpoint = default_endpoint_of(pool)
     check_built(pool)
-    if pool.asks_before_use:
+    if pool.needs_manager:
         must_be_open(pool._core, endpoint)
         return None
-    return take_ready(pool._core, endpoint, read_clock(pool._core), pool.trusted_for)
+    e = take_ready(pool._core, endpoint, read_clock(pool._core), pool.trusted_for)
+    if e is not None and pool._core.records_holders:
+        note_holder_or_release(pool._core, e)
+    return e
+
+
+cdef int note_holder_or_release(PoolCore core, Entry e) except -1:
+    # For a connection that was just taken: its caller has no other guard.
+    if gcp_likely(gcp_thread_mark() != NULL) and gcp_likely(not must_wake_leak_watch(core)):
+        record_holder(core, e, FRAMES)
+        return 0
+    try:
+        note_holder(core, e, FRAMES)
+    except BaseException:
+        core.release(e, read_clock(core))
+        raise
+    return 0
 
 
 cdef int detach_from(PoolFacade pool, object conn) except -1:

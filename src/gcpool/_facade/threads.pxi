@@ -120,7 +120,7 @@ cdef class SyncPool(PoolFacade):
         finally:
             begin_disposals(self, INFINITY)
 
-    def connection(self, endpoint=..., timeout=None):
+    def connection(self, endpoint=..., timeout=None, *, bint long=False):
         """A context manager that acquires a connection and returns it; as a decorator, around each call.
 
         When the block raises, the manager's ``is_broken`` is asked whether the exception broke the connection. A broken
@@ -130,6 +130,7 @@ cdef class SyncPool(PoolFacade):
 
         :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if it is not given
         :param timeout: seconds that acquiring may take, as for :py:meth:`acquire`; entering raises what that raises
+        :param long: whether the block may take longer than ``leak_threshold``: then it is no leak
         :raises TypeError: when ``timeout`` is not a number
         :raises ValueError: when ``timeout`` is negative or NaN
         """
@@ -137,9 +138,9 @@ cdef class SyncPool(PoolFacade):
         if gcp_unlikely(endpoint is UNSET_ENDPOINT):
             endpoint = default_endpoint_of(self)
         if gcp_unlikely(is_overridden(self)):
-            return self._connection_by_methods(endpoint, checked_timeout(timeout))
+            return self._connection_by_methods(endpoint, checked_timeout(timeout), long)
         context = SyncConnectionContext.__new__(SyncConnectionContext)
-        set_up(context, self, endpoint, timeout)
+        set_up(context, self, endpoint, timeout, long)
         return context
 
     cdef Entry acquire_slowly(self, object endpoint, object timeout, Entry e):
@@ -149,6 +150,9 @@ cdef class SyncPool(PoolFacade):
         cdef bint dead = False
         cdef bint ready
         since = None
+        if e is not None and not self.needs_manager:    # only its holder is to be recorded
+            note_holder_or_release(self._core, e)
+            return e
         check_built(self)
         if timeout is None:
             timeout = self._acquire_timeout

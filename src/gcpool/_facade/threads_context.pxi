@@ -73,6 +73,8 @@ cdef class SyncConnectionContext(Lease):
         begin_current_lease(self, e)
         self.thread = gcp_this_thread()
         gcp_publish_int(&self.use, IN_USE)
+        if gcp_unlikely(self.is_long):
+            mark_long((<SyncPool>pool)._core, e)
         return e.conn_
 
     def __exit__(self, exc_type, exc, traceback):

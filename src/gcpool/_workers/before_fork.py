@@ -3,22 +3,36 @@
 import os
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from .collector_threads import SyncCollector
-    from .workers_threads import SyncWorkers
+__all__ = [
+    'MAX_FORK_DELAY',
+    'HasThreads',
+    'dismiss_idle_threads',
+    'forget_idle_threads',
+    'idle_threads',
+    'recall_dismissed',
+]
 
-__all__ = ['MAX_FORK_DELAY', 'dismiss_idle_threads', 'forget_idle_threads', 'idle_threads', 'recall_dismissed']
+
+class HasThreads(Protocol):
+    """What idle threads belong to: a pool's collector or workers, or a server of snapshots."""
+
+    def dismiss(self, thread: threading.Thread, /) -> bool:
+        """Have an idle thread end. False if it is none of these threads."""
+
+    def recall(self) -> None:
+        """Start a thread again, if one is needed."""
+
 
 # Seconds that idle threads get to end before the process forks.
 MAX_FORK_DELAY = 0.1
 
-# The threads that wait for work, and the collector or the workers that each belongs to.
-idle_threads: 'dict[threading.Thread, SyncCollector | SyncWorkers]' = {}
+# The threads that wait for work, and what each belongs to.
+idle_threads: dict[threading.Thread, HasThreads] = {}
 
-# The collectors and workers whose threads were dismissed for a fork that has not happened yet.
-_dismissed: 'list[SyncCollector | SyncWorkers]' = []
+# Those whose threads were dismissed for a fork that has not happened yet.
+_dismissed: list[HasThreads] = []
 
 
 def dismiss_idle_threads() -> None:

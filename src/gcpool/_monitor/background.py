@@ -1,0 +1,100 @@
+"""A daemon thread that watches, which does not disturb a fork."""
+
+import threading
+from collections.abc import Callable
+
+from gcpool._core import logger
+from gcpool._workers import before_fork
+from gcpool._workers.threads import make_this_thread_known, start_thread
+
+__all__ = ['Background']
+
+# Seconds that the thread may take to end.
+END_TIME = 5.0
+
+
+class _Run:
+    """One thread. It knows its own Thread object: under gevent current_thread() may return another one."""
+
+    def __init__(self, target: 'Callable[[_Run], None]', name: str):
+        self.thread = threading.Thread(target=target, args=(self,), name=name, daemon=True)
+
+
+class Background:
+    """A daemon thread that waits and works in turn, until it is ended.
+
+    Python warns about a fork beside other threads, so it ends before a fork, as the pools' idle threads do, and begins
+    again in the parent. A forked child has none.
+
+    :param name: the name of the thread
+    :param wait: waits until there is work, or until it is woken
+    :param wake: wakes it, or has its next call return at once
+    :param work: called after each wait that was not the last one
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        wait: Callable[[], object],
+        wake: Callable[[], object],
+        work: Callable[[], object],
+    ):
+        self._name = name
+        self._wait = wait
+        self._wake = wake
+        self._work = work
+        self._run: _Run | None = None
+        self._ended = False
+
+    def start(self) -> None:
+        """Start the thread.
+
+        :raises RuntimeError: when no thread can be started
+        """
+        self._run = run = _Run(self._go, self._name)
+        start_thread(run.thread)
+
+    def end(self) -> None:
+        """Have the thread end, and wait for that, unless this is the thread."""
+        self._ended = True
+        run, self._run = self._run, None
+        self._wake()
+        if run is not None and run.thread is not threading.current_thread():
+            run.thread.join(END_TIME)
+
+    def forget(self) -> None:
+        """In a forked child: the thread has stayed behind in the parent."""
+        self._ended = True
+        self._run = None
+
+    def _go(self, run: _Run) -> None:
+        try:
+            while self._run is run:
+                before_fork.idle_threads[run.thread] = self
+                try:
+                    self._wait()
+                finally:
+                    before_fork.idle_threads.pop(run.thread, None)
+                if self._run is run:
+                    self._work()
+        finally:
+            make_this_thread_known()
+
+    def dismiss(self, thread: threading.Thread) -> bool:
+        """The process is about to fork: have the idle thread end. False if it is another one."""
+        run = self._run
+        if run is None or run.thread is not thread:
+            return False
+        self._run = None
+        self._wake()
+        return True
+
+    def recall(self) -> None:
+        """The process has forked, and this is the parent: begin again."""
+        if not self._ended and self._run is None:
+            try:
+                self.start()
+            except (RuntimeError, MemoryError) as exc:
+                self._run = None
+                logger.warning('thread %s cannot be started again after a fork: %s', self._name, exc)

@@ -1,0 +1,117 @@
+"""Writes what the pools of this process do into a file, for ``python -m gcpool plot``."""
+
+import json
+import os
+import threading
+import time
+import weakref
+from types import TracebackType
+from typing import IO, TYPE_CHECKING
+
+from gcpool._core import logger
+from gcpool._workers.threads import Wakeup
+
+from .background import Background
+from .snapshot import snapshot
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ['Recording']
+
+
+class Recording:
+    """Records the pools of this process until it is closed. A context manager.
+
+    :param path: the file, which is written anew: a snapshot a line, without endpoints and holders
+    :param interval: seconds between two snapshots
+    :ivar path: the same
+    """
+
+    def __init__(self, path: str, interval: float):
+        self.path = path
+        self._interval = interval
+        self._due = time.monotonic()
+        self._wakeup = Wakeup()
+        self._lock = threading.Lock()
+        self._file: IO[str] | None = open(path, 'w', encoding='ascii')  # noqa: SIM115 - closed by close()
+        self._background = Background('gcpool-recorder', wait=self._wait, wake=self._wakeup.set, work=self._record)
+        try:
+            self._write()
+            self._background.start()
+        except BaseException:
+            self._close_file()
+            raise
+        _recordings.add(self)
+
+    def __enter__(self) -> 'Self':
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = ', closed' if self.closed else ''
+        return f'<{type(self).__module__}.{type(self).__qualname__} to {self.path!r}{state}>'
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is recorded any more."""
+        return self._file is None
+
+    def close(self) -> None:
+        """Record once more, and end. Closing a closed recording does nothing."""
+        if not self.closed:
+            self._background.end()
+            self._record()
+            self._close_file()
+
+    def _wait(self) -> None:
+        self._wakeup.wait(max(self._due - time.monotonic(), 0.0))
+
+    def _write(self) -> None:
+        # At equal times, unless the process is too slow for that.
+        self._due = max(self._due + self._interval, time.monotonic())
+        line = json.dumps(snapshot(details=False), separators=(',', ':'))
+        with self._lock:
+            if self._file is not None:
+                self._file.write(f'{line}\n')
+                # So that a forked child has nothing of it to write, and what ends by a signal has been recorded.
+                self._file.flush()
+
+    def _record(self) -> None:
+        try:
+            self._write()
+        except OSError as exc:
+            logger.warning('the pools are no longer recorded to %s: %s', self.path, exc)
+            self._close_file()
+            self._background.end()
+
+    def _close_file(self) -> None:
+        with self._lock:
+            file, self._file = self._file, None
+        if file is not None:
+            try:
+                file.close()
+            except OSError as exc:
+                logger.warning('closing %s: %s', self.path, exc)
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: record nothing."""
+        self._lock = threading.Lock()
+        self._background.forget()
+        self._close_file()
+
+
+_recordings: 'weakref.WeakSet[Recording]' = weakref.WeakSet()
+
+
+def _leave_all_to_parent() -> None:
+    for recording in list(_recordings):
+        recording.leave_to_parent()
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_leave_all_to_parent)

@@ -1,0 +1,72 @@
+"""Which pools an exporter exports. It holds them weakly: to be exported keeps no pool alive."""
+
+import threading
+import weakref
+from typing import Any
+
+from gcpool._pools import by_name, open_pools
+from gcpool.common import BaseConnectionPool
+
+__all__ = ['AllPools', 'Selection', 'checked_pool']
+
+
+def checked_pool(pool: Any) -> Any:
+    """The pool whose figures are exported.
+
+    :raises TypeError: when it is no pool
+    :raises ValueError: when it is closed
+    """
+    # The pools of gcpool.psycopg_pool have one inside.
+    found = pool if isinstance(pool, BaseConnectionPool) else getattr(pool, '_engine', None)
+    if not isinstance(found, BaseConnectionPool):
+        raise TypeError(f'pool={pool!r}: expected a pool of gcpool, not {type(pool).__name__}')
+    if found.closed:
+        raise ValueError(f'pool={pool!r}: expected a pool that is open, there is nothing to export of a closed one')
+    return found
+
+
+class Selection:
+    """Pools, by their names. Those that are closed or gone are not among them any more."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pools: list[weakref.ref[Any]] = []
+
+    def _living(self) -> list[Any]:
+        # The lock is held.
+        found = [(reference, reference()) for reference in self._pools]
+        self._pools = [reference for reference, pool in found if pool is not None and not pool.closed]
+        return [pool for _, pool in found if pool is not None and not pool.closed]
+
+    def __contains__(self, pool: object) -> bool:
+        with self._lock:
+            return any(known is pool for known in self._living())
+
+    def add(self, pool: Any) -> bool:
+        """Add a pool that was checked. False if it is there already."""
+        with self._lock:
+            if any(known is pool for known in self._living()):
+                return False
+            self._pools.append(weakref.ref(pool))
+            return True
+
+    def remove(self, pool: Any) -> bool:
+        """Remove a pool. False if it is not there."""
+        with self._lock:
+            kept = [reference for reference in self._pools if reference() is not pool]
+            found = len(kept) < len(self._pools)
+            self._pools = kept
+            return found
+
+    def by_name(self) -> dict[str, list[Any]]:
+        """The pools, those of one name together."""
+        with self._lock:
+            return by_name(self._living())
+
+
+class AllPools:
+    """All pools of the process, also those that are yet to be built."""
+
+    def by_name(self) -> dict[str, list[Any]]:
+        """The pools, those of one name together."""
+        return by_name(open_pools())

@@ -1,0 +1,208 @@
+"""Serves snapshots: one JSON object a connection, to nobody but this user, by one daemon thread while it serves."""
+
+import atexit
+import contextlib
+import json
+import os
+import selectors
+import socket
+import threading
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from gcpool._core import logger
+
+from .background import Background
+from .snapshot import snapshot
+from .transport import Listener, transport
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ['Server', 'serve', 'serve_as_environment_says']
+
+# Seconds that a client may take to read.
+CLIENT_TIME = 2.0
+# Seconds until the next try when the system refuses a connection, because the process has too many files open.
+PAUSE = 0.2
+
+
+class Server:
+    """Serves snapshots of the pools of this process until it is closed. A context manager.
+
+    :param path: the file by which clients find it; None for the default
+    :ivar path: the same, absolute
+    """
+
+    def __init__(self, path: str | None = None):
+        #: Whether a forked child serves, too, at a place of its own.
+        self.follows_forks = path is None
+        self._listener: Listener = transport().listen(path)
+        self.path = self._listener.path
+        self._woken, self._waker = socket.socketpair()
+        self._woken.setblocking(False)
+        self._waker.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener.sock, selectors.EVENT_READ)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._background = Background('gcpool-monitor', wait=self._wait, wake=self._wake, work=self._answer)
+        self._closed = False
+        try:
+            self._background.start()
+        except BaseException:
+            self._listener.close()
+            self._close_the_rest()
+            raise
+
+    def __enter__(self) -> 'Self':
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return (
+            f'<{type(self).__module__}.{type(self).__qualname__} at {self.path!r}{", closed" if self._closed else ""}>'
+        )
+
+    @property
+    def closed(self) -> bool:
+        """Whether it serves no more."""
+        return self._closed
+
+    def close(self) -> None:
+        """Serve no more, and remove the file. Closing a closed server does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self._background.end()
+        self._listener.close()
+        self._close_the_rest()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: close what was inherited, and leave the parent's file alone."""
+        self._closed = True
+        self._background.forget()
+        self._listener.close(removes_file=False)
+        self._close_the_rest()
+
+    def _close_the_rest(self) -> None:
+        self._selector.close()
+        self._woken.close()
+        self._waker.close()
+
+    # -- the thread ---------------------------------------------------------------------------------------------------
+
+    def _wait(self) -> None:
+        self._selector.select()
+        with contextlib.suppress(BlockingIOError):
+            self._woken.recv(64)
+
+    def _wake(self) -> None:
+        # If it is full, the thread is about to wake.
+        with contextlib.suppress(BlockingIOError):
+            self._waker.send(b'.')
+
+    def _answer(self) -> None:
+        try:
+            conn, _ = self._listener.sock.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            # Woken for something else, or the client has gone.
+            return
+        except OSError:
+            if not self._closed:
+                time.sleep(PAUSE)
+            return
+        with conn:
+            conn.settimeout(CLIENT_TIME)
+            # A client that has gone, or takes nothing, gets nothing.
+            with contextlib.suppress(OSError):
+                if self._listener.admits(conn):
+                    conn.sendall(_answer_of_now())
+
+
+def _answer_of_now() -> bytes:
+    try:
+        answer = snapshot()
+    except Exception as exc:  # noqa: BLE001 - a manager's describe_endpoint may raise anything
+        logger.warning('no snapshot of the pools: %r', exc)
+        answer = {'error': f'the process could not look at its pools: {type(exc).__name__}'}
+    return json.dumps(answer, separators=(',', ':'), default=repr).encode('ascii')
+
+
+# -- the one server of the process ------------------------------------------------------------------------------------
+
+
+class _Process:
+    """What this process serves."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._server: Server | None = None
+        # What GCPOOL_MONITOR wants was done, or could not be done.
+        self._environment_is_heeded = False
+
+    @property
+    def server(self) -> Server | None:
+        server = self._server
+        return None if server is None or server.closed else server
+
+    def serve(self, path: str | None) -> Server:
+        with self._lock:
+            server = self.server
+            if server is None:
+                self._server = server = Server(path)
+            elif path is not None and os.path.abspath(path) != server.path:
+                raise RuntimeError(
+                    f'the pools of this process are served at {server.path!r} already: close that server before this'
+                )
+            return server
+
+    def serve_as_environment_says(self) -> None:
+        if self._environment_is_heeded:
+            return
+        self._environment_is_heeded = True
+        wish = os.environ['GCPOOL_MONITOR']
+        if wish == '1':
+            self._serve_or_warn()
+        else:
+            logger.warning('GCPOOL_MONITOR=%r: expected 1 or 0; the pools are not served', wish)
+
+    def _serve_or_warn(self) -> None:
+        try:
+            self.serve(None)
+        except (OSError, RuntimeError, ValueError, MemoryError) as exc:
+            logger.warning('the pools of this process are not served: %s', exc)
+
+    def begin_in_child(self) -> None:
+        # Its holder may have stayed behind in the parent.
+        self._lock = threading.Lock()
+        server, self._server = self.server, None
+        if server is not None:
+            server.leave_to_parent()
+            if server.follows_forks:
+                self._serve_or_warn()
+
+    def end(self) -> None:
+        server = self.server
+        if server is not None:
+            server.close()
+
+
+_process = _Process()
+atexit.register(_process.end)
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_process.begin_in_child)
+
+
+def serve(path: str | None = None) -> Server:
+    """Serve snapshots of the pools of this process: see gcpool.monitor."""
+    return _process.serve(path)
+
+
+def serve_as_environment_says() -> None:
+    """Serve, if ``GCPOOL_MONITOR=1`` is set. What goes wrong is logged: a pool is built all the same."""
+    _process.serve_as_environment_says()

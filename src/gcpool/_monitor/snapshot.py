@@ -1,0 +1,67 @@
+"""What one look at the pools of this process shows, as an object for JSON."""
+
+import os
+import platform
+import sys
+import time
+from typing import Any
+
+from gcpool._holders import Holder
+from gcpool._pools import by_name, open_pools
+from gcpool._statistics import Histogram
+from gcpool._version import __version__
+
+from .figures import endpoint_rows, label_of_shown, longest_holders, summed_stats, worst_health
+
+__all__ = ['VERSION', 'snapshot']
+
+#: The version of the format. It changes when what is there already changes its meaning.
+VERSION = 1
+
+
+def snapshot(*, details: bool = True) -> dict[str, Any]:
+    """Look at the pools of this process that are open. Nothing of them is changed, and no I/O is done.
+
+    :param details: whether the busiest endpoints and the longest holders are listed
+    """
+    return {
+        'version': VERSION,
+        'gcpool': __version__,
+        'python': platform.python_version(),
+        'pid': os.getpid(),
+        # Its arguments may hold a password.
+        'program': os.path.basename(sys.argv[0]) if getattr(sys, 'argv', None) else '',
+        'time': time.time(),
+        'monotonic': time.monotonic(),
+        'pools': [_look_at(name, pools, details=details) for name, pools in sorted(by_name(open_pools()).items())],
+    }
+
+
+def _look_at(name: str, pools: list[Any], *, details: bool) -> dict[str, Any]:
+    stats = summed_stats(pools)
+    look: dict[str, Any] = {
+        'name': name,
+        'pools': len(pools),
+        'runtimes': sorted({'asyncio' if pool.asynchronous else 'threads' for pool in pools}),
+        'health': worst_health(pools)._asdict(),
+        'stats': dict(stats),
+        'histograms': {name: _as_object(histogram) for name, histogram in stats.histograms.items()},
+    }
+    if details:
+        look['endpoints'] = [row._asdict() for row in endpoint_rows(pools)]
+        look['holders'] = [_as_row(pool, holder) for pool, holder in longest_holders(pools)]
+    return look
+
+
+def _as_object(histogram: Histogram) -> dict[str, Any]:
+    # Without the last bound, which is infinite: JSON has no number for that.
+    return {'bounds': histogram.bounds[:-1], 'counts': histogram.counts, 'sum': histogram.sum}
+
+
+def _as_row(pool: Any, holder: Holder) -> dict[str, Any]:
+    return {
+        'endpoint': label_of_shown(pool, holder.endpoint),
+        'seconds': holder.seconds,
+        'holder': holder.holder,
+        'frames': holder.frames,
+    }

@@ -1,0 +1,295 @@
+"""How a snapshot gets from one process to another: a Unix socket, or on Windows a port of 127.0.0.1 and a token.
+
+Which one it is, only :py:func:`transport` knows.
+"""
+
+import contextlib
+import errno
+import hmac
+import json
+import os
+import secrets
+import socket
+import stat
+import sys
+import time
+from typing import Any, ClassVar, Protocol
+
+from gcpool.exceptions import MonitorError
+
+from .places import default_path, make_private_directory
+
+__all__ = ['Listener', 'LoopbackTransport', 'Transport', 'UnixTransport', 'transport']
+
+# Bytes of a path that the address of a Unix socket has room for.
+MAX_UNIX_PATH = 107 if sys.platform == 'linux' else 103
+# How many clients may wait for their turn.
+BACKLOG = 16
+# Seconds until a client for which there is no place to wait tries again.
+BUSY_PAUSE = 0.02
+TOKEN_LENGTH = 32
+
+
+class Listener(Protocol):
+    """A place at which clients are awaited.
+
+    :ivar path: the file by which they find it
+    :ivar sock: readable when there is one; it does not block
+    """
+
+    path: str
+    sock: socket.socket
+
+    def admits(self, conn: socket.socket) -> bool:
+        """Whether a client may see the pools."""
+
+    def close(self, *, removes_file: bool = True) -> None:
+        """Await nobody any more.
+
+        :param removes_file: False in a forked child, where the file is the parent's
+        """
+
+
+class Transport(Protocol):
+    """A kind of place.
+
+    :ivar suffix: how the names of its files end
+    """
+
+    suffix: ClassVar[str]
+
+    def listen(self, path: str | None) -> Listener:
+        """Await clients.
+
+        :param path: the file by which they find it; None for the default of this process
+        :raises ValueError: when the path cannot be one
+        :raises OSError: when the file cannot be made there, or another process serves there
+        """
+
+    def connect(self, path: str, timeout: float) -> socket.socket:
+        """Be a client.
+
+        :raises MonitorError: when nobody serves there
+        """
+
+
+def transport() -> Transport:
+    """The transport of this system."""
+    return LoopbackTransport() if sys.platform == 'win32' else UnixTransport()
+
+
+def _prepared(path: str | None, suffix: str) -> str:
+    """The absolute path of a file that is to be made, in a directory that is private."""
+    if path is None:
+        path = default_path(os.getpid(), suffix)
+    path = os.path.abspath(path)
+    make_private_directory(os.path.dirname(path))
+    return path
+
+
+class _File:
+    """A file that a listener has made: it removes that one, and not what another process has put in its place."""
+
+    def __init__(self, path: str):
+        self._path = path
+        self._identity = self._look()
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            found = os.lstat(self._path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def remove(self) -> None:
+        if self._identity is not None and self._look() == self._identity:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+
+
+class _UnixListener:
+    def __init__(self, path: str | None):
+        self.path = _check_length(os.path.abspath(path)) if path is not None else ''
+        self.path = _check_length(_prepared(path, UnixTransport.suffix))
+        self._refuse_to_replace()
+        # It is given its name when it listens, so a client that finds a socket where nobody listens knows that its
+        # process has ended. A name as long: the address must have room for it, too.
+        first_name = self.path[:-1] + ('-' if self.path.endswith('~') else '~')
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(first_name)
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self.sock.bind(first_name)
+            try:
+                os.chmod(first_name, 0o600)
+                self.sock.listen(BACKLOG)
+                self.sock.setblocking(False)
+                os.replace(first_name, self.path)
+            except BaseException:
+                os.unlink(first_name)
+                raise
+        except BaseException:
+            self.sock.close()
+            raise
+        self._file = _File(self.path)
+
+    def _refuse_to_replace(self) -> None:
+        try:
+            mode = os.lstat(self.path).st_mode
+        except FileNotFoundError:
+            return
+        if not stat.S_ISSOCK(mode):
+            raise FileExistsError(errno.EEXIST, 'there is a file that is no socket', self.path)
+        try:
+            UnixTransport().connect(self.path, 1.0).close()
+        except MonitorError:
+            # Left behind by a process that has ended.
+            return
+        raise OSError(errno.EADDRINUSE, 'another process serves there', self.path)
+
+    def admits(self, conn: socket.socket) -> bool:
+        # Only the user, who may enter the directory, can have connected.
+        return True
+
+    def close(self, *, removes_file: bool = True) -> None:
+        if removes_file:
+            self._file.remove()
+        self.sock.close()
+
+
+class UnixTransport:
+    """A Unix socket, in a directory that only its user may enter."""
+
+    suffix: ClassVar[str] = '.sock'
+
+    def listen(self, path: str | None) -> Listener:
+        return _UnixListener(path)
+
+    def connect(self, path: str, timeout: float) -> socket.socket:
+        try:
+            _check_length(path)
+        except ValueError as exc:
+            raise MonitorError(str(exc)) from None
+        conn = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            conn.settimeout(timeout)
+            _connect(conn, path, time.monotonic() + timeout)
+        except BaseException as exc:
+            conn.close()
+            if isinstance(exc, OSError):
+                raise MonitorError(_why_not(path, exc)) from exc
+            raise
+        return conn
+
+
+def _connect(conn: socket.socket, path: str, deadline: float) -> None:
+    while True:
+        try:
+            conn.connect(path)
+        except BlockingIOError as exc:
+            # So many clients wait for their turn already that the system takes no further one.
+            if time.monotonic() >= deadline:
+                raise TimeoutError('timed out') from exc
+            time.sleep(BUSY_PAUSE)
+        else:
+            return
+
+
+def _check_length(path: str) -> str:
+    length = len(os.fsencode(path))
+    if length > MAX_UNIX_PATH:
+        raise ValueError(
+            f'the path of the socket has {length} bytes: expected at most {MAX_UNIX_PATH}, which is all that the '
+            f'address of a Unix socket has room for: {path!r}'
+        )
+    return path
+
+
+def _why_not(path: str, exc: OSError) -> str:
+    if isinstance(exc, FileNotFoundError):
+        return f'there is no socket {path!r}'
+    if isinstance(exc, PermissionError):
+        return (
+            f'this user may not use the socket {path!r}: only the user of the process that serves there, and root, may'
+        )
+    if isinstance(exc, ConnectionRefusedError):
+        try:
+            is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
+        except OSError:
+            is_socket = True
+        if not is_socket:
+            return f'{path!r} is no socket'
+        return f'nobody serves at {path!r}: the process that did has ended without removing the file'
+    if isinstance(exc, TimeoutError):
+        return f'the process that serves at {path!r} does not answer: it is stopped, or has no time for its threads'
+    return f'no connection to {path!r}: {exc}'
+
+
+class _LoopbackListener:
+    def __init__(self, path: str | None):
+        self.path = _prepared(path, LoopbackTransport.suffix)
+        self._token = secrets.token_hex(TOKEN_LENGTH // 2)
+        self.sock = socket.create_server(('127.0.0.1', 0), backlog=BACKLOG)
+        try:
+            self.sock.setblocking(False)
+            found = {'port': self.sock.getsockname()[1], 'token': self._token}
+            first_name = f'{self.path}~'
+            descriptor = os.open(first_name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with open(descriptor, 'w', encoding='ascii') as file:
+                json.dump(found, file)
+            os.replace(first_name, self.path)
+        except BaseException:
+            self.sock.close()
+            raise
+        self._file = _File(self.path)
+
+    def admits(self, conn: socket.socket) -> bool:
+        # Any process of the system can connect; only its user can read the file with the token.
+        said = b''
+        while len(said) < TOKEN_LENGTH and (more := conn.recv(TOKEN_LENGTH - len(said))):
+            said += more
+        return hmac.compare_digest(said, self._token.encode('ascii'))
+
+    def close(self, *, removes_file: bool = True) -> None:
+        if removes_file:
+            self._file.remove()
+        self.sock.close()
+
+
+class LoopbackTransport:
+    """A port of 127.0.0.1, and a file with its number and with a token that a client has to know."""
+
+    suffix: ClassVar[str] = '.json'
+
+    def listen(self, path: str | None) -> Listener:
+        return _LoopbackListener(path)
+
+    def connect(self, path: str, timeout: float) -> socket.socket:
+        try:
+            with open(path, encoding='ascii') as file:
+                found: Any = json.load(file)
+            port, token = int(found['port']), str(found['token'])
+        except FileNotFoundError as exc:
+            raise MonitorError(f'there is no file {path!r}') from exc
+        except PermissionError as exc:
+            raise MonitorError(
+                f'this user may not read {path!r}: only the user of the process that serves may'
+            ) from exc
+        except (OSError, ValueError, KeyError, TypeError) as exc:
+            raise MonitorError(f'{path!r} does not say where a process serves: {exc}') from exc
+        try:
+            conn = socket.create_connection(('127.0.0.1', port), timeout)
+        except ConnectionRefusedError as exc:
+            raise MonitorError(
+                f'nobody serves at {path!r}: the process that did has ended without removing the file'
+            ) from exc
+        except OSError as exc:
+            raise MonitorError(f'no connection to the process of {path!r}: {exc}') from exc
+        try:
+            conn.sendall(token.encode('ascii'))
+        except BaseException as exc:
+            conn.close()
+            if isinstance(exc, OSError):
+                raise MonitorError(f'the process of {path!r} has hung up: {exc}') from exc
+            raise
+        return conn

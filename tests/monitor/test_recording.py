@@ -1,0 +1,211 @@
+"""Recording what the pools of a process do, and the picture of it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+import gcpool.__main__ as cli
+from gcpool import monitor
+from gcpool.threading import ConnectionPool
+from tests.monitor.looks import pool as pool_in_a_look
+from tests.monitor.looks import snapshot as look
+from tests.monitor.support import counts, pool_in, threads_called
+from tests.support import PATIENCE, program_environment
+from tests.threads.runtime import until
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+class TestRecord:
+    def test_one_snapshot_at_each_end_and_one_an_interval(
+        self, tmp_path: Path, pool: ConnectionPool[object, object]
+    ) -> None:
+        path = tmp_path / 'run.jsonl'
+        with monitor.record(path, 0.01) as recording:
+            with pool.connection('db'):
+                until(lambda: len(lines_of(path)) >= 4)
+            (thread,) = threads_called('gcpool-recorder')
+            assert thread.daemon
+        assert recording.closed
+        assert threads_called('gcpool-recorder') == []
+        found = [pool_in(snapshot, 'orders') for snapshot in lines_of(path)]
+        assert {pool['stats']['in_use'] for pool in found} == {0, 1} or found[1]['stats']['in_use'] == 1
+        assert counts(found[-1]['stats']) == counts(pool.get_stats())
+        assert 'endpoints' not in found[0]
+        size = path.stat().st_size
+        recording.close()
+        assert path.stat().st_size == size
+
+    def test_two_at_once(self, tmp_path: Path, pool: ConnectionPool[object, object]) -> None:
+        with monitor.record(tmp_path / 'a'), monitor.record(str(tmp_path / 'b')):
+            pass
+        assert len(lines_of(tmp_path / 'a')) == len(lines_of(tmp_path / 'b')) == 2
+
+    @pytest.mark.parametrize(
+        ('interval', 'error'), [(0, ValueError), (-1, ValueError), (float('inf'), ValueError), ('1', TypeError)]
+    )
+    def test_no_interval(self, tmp_path: Path, interval: Any, error: type[Exception]) -> None:
+        with pytest.raises(error, match='interval='):
+            monitor.record(tmp_path / 'run', interval)
+        assert not (tmp_path / 'run').exists()
+
+    def test_no_path(self) -> None:
+        with pytest.raises(TypeError, match='expected a string or a path'):
+            monitor.record(None)  # type: ignore[arg-type]
+
+    def test_a_file_that_cannot_be_written(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError):
+            monitor.record(tmp_path / 'none' / 'run')
+        assert threads_called('gcpool-recorder') == []
+
+    @pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no device that is full')
+    def test_a_disk_that_is_full(self) -> None:
+        with pytest.raises(OSError, match='No space left'):
+            monitor.record('/dev/full')
+        assert threads_called('gcpool-recorder') == []
+
+    @pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no device that is full')
+    def test_a_disk_that_fills_ends_it_and_that_is_told(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        with monitor.record(tmp_path / 'run', 0.01) as recording, open('/dev/full', 'w') as full:
+            file, recording._file = recording._file, full
+            assert file is not None
+            file.close()
+            until(lambda: recording.closed)
+            until(lambda: not threads_called('gcpool-recorder'))
+        assert f'the pools are no longer recorded to {tmp_path / "run"}' in caplog.text
+
+    @pytest.mark.skipif(not hasattr(os, 'fork'), reason='processes do not fork there')
+    def test_a_child_records_nothing(self, tmp_path: Path) -> None:
+        program = """
+import os, sys, threading
+from gcpool import monitor
+with monitor.record(sys.argv[1], 3600) as recording:
+    pid = os.fork()
+    if not pid:
+        assert recording.closed and threading.active_count() == 1
+        sys.exit()
+    assert os.waitpid(pid, 0)[1] == 0
+    assert threading.active_count() == 2
+"""
+        path = tmp_path / 'run'
+        result = subprocess.run(
+            [sys.executable, '-W', 'error', '-c', program, str(path)],
+            env=program_environment(),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert (result.returncode, result.stderr) == (0, '')
+        assert len({found['pid'] for found in lines_of(path)}) == 1
+
+
+class TestPlot:
+    @pytest.fixture(autouse=True)
+    def matplotlib(self, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv('MPLCONFIGDIR', str(tmp_path_factory.getbasetemp() / 'matplotlib'))
+        pytest.importorskip('matplotlib')
+
+    @staticmethod
+    def record(path: Path, *snapshots: dict[str, Any]) -> str:
+        path.write_text(''.join(f'{json.dumps(snapshot)}\n' for snapshot in snapshots))
+        return str(path)
+
+    def test_of_a_real_run(
+        self, tmp_path: Path, pool: ConnectionPool[object, object], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / 'run.jsonl'
+        with monitor.record(path, 0.01):
+            for _ in range(3):
+                with pool.connection('db'):
+                    known = len(lines_of(path))
+                    until(lambda known=known: len(lines_of(path)) > known)  # type: ignore[misc]
+        assert cli.main(['plot', str(path)]) == 0
+        assert capsys.readouterr().out == f'{tmp_path / "run.svg"}\n'
+        assert ET.parse(tmp_path / 'run.svg').getroot().tag.endswith('svg')
+
+    def test_the_same_recording_gives_the_same_picture(self, tmp_path: Path) -> None:
+        path = self.record(tmp_path / 'run', look(pool_in_a_look()), look(pool_in_a_look(), monotonic=101.0))
+        pictures = []
+        for name in ('a.svg', 'b.svg'):
+            assert cli.main(['plot', path, '--output', str(tmp_path / name)]) == 0
+            pictures.append((tmp_path / name).read_text())
+        assert pictures[0] == pictures[1]
+
+    def test_what_is_drawn(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from gcpool._monitor import plotting
+
+        slow = {'bounds': [0.001, 0.002, 0.004], 'counts': [0, 0, 50, 0], 'sum': 0.15}
+        path = self.record(
+            tmp_path / 'run',
+            look(pool_in_a_look(stats={'in_use': 1}), monotonic=100.0),
+            look(pool_in_a_look(stats={'in_use': 4, 'waiting': 9}, histograms={'wait': slow}), monotonic=101.0),
+            look(
+                pool_in_a_look(stats={'in_use': 2}, histograms={'wait': slow}), pool_in_a_look('late'), monotonic=102.0
+            ),
+        )
+        drawn: list[Any] = []
+        monkeypatch.setattr('matplotlib.figure.Figure.savefig', lambda figure, *args, **kwargs: drawn.append(figure))
+        plotting.plot(path)
+        late, orders = drawn[0].subfigs
+        assert late.get_suptitle() == 'late'
+        connections, waits = orders.axes
+        (waiting,) = connections.lines
+        assert list(waiting.get_xdata()) == [0.0, 1.0, 2.0]
+        assert list(waiting.get_ydata()) == [0, 9, 0]
+        assert [text.get_text() for text in connections.get_legend().get_texts()][:2] == ['in use', 'idle']
+        longest = next(line for line in waits.lines if line.get_label() == '99 % of the waits')
+        first, second = longest.get_ydata()
+        assert first == pytest.approx(0.004, rel=0.02)
+        # Nobody waited then.
+        assert second != second
+
+    def test_a_picture_in_another_format(self, tmp_path: Path) -> None:
+        path = self.record(tmp_path / 'run', look(pool_in_a_look()))
+        assert cli.main(['plot', path, '--output', str(tmp_path / 'run.png')]) == 0
+        assert (tmp_path / 'run.png').read_bytes().startswith(b'\x89PNG')
+
+    def test_a_last_line_that_was_cut_off(self, tmp_path: Path) -> None:
+        path = self.record(tmp_path / 'run', look(pool_in_a_look()))
+        with open(path, 'a') as file:
+            file.write('{"version": 1, "poo')
+        assert cli.main(['plot', path]) == 0
+
+    @pytest.mark.parametrize(
+        ('content', 'message'),
+        [
+            (None, 'cannot be read'),
+            (b'', 'is empty'),
+            (b'\xff\xff', 'cannot be read'),
+            (b'hello\n', 'Line 1 of .* is no snapshot'),
+            (b'{}\n', 'Line 1 of .* is no snapshot of this version'),
+            (b'7\n8\n', 'Line 1 of .* is no snapshot of this version'),
+            (json.dumps(look()).encode(), 'has no pool'),
+        ],
+    )
+    def test_no_recording(
+        self, tmp_path: Path, content: bytes | None, message: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / 'run'
+        if content is not None:
+            path.write_bytes(content)
+        assert cli.main(['plot', str(path)]) == 1
+        said = capsys.readouterr().err
+        assert re.search(message, said), said
+
+    @pytest.mark.parametrize('name', ['run.nothing', 'none/run.svg'])
+    def test_a_picture_that_cannot_be_written(
+        self, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = self.record(tmp_path / 'run', look(pool_in_a_look()))
+        assert cli.main(['plot', path, '--output', str(tmp_path / name)]) == 1
+        assert 'cannot be written' in capsys.readouterr().err

@@ -1,0 +1,399 @@
+"""Who holds the connections of a pool, where they were acquired, and which of them have leaked."""
+
+import gc
+import linecache
+import logging
+import pickle
+import weakref
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from types import FunctionType
+from typing import Any
+
+import pytest
+
+from gcpool.asyncio import ConnectionPool
+from gcpool.common import Frame, Holder, PoolEvent
+from gcpool.exceptions import PoolTimeout
+from tests.asyncio_.runtime import give_way, spawn, until
+from tests.pool.support import Case, CheckingManager, ForgetfulManager, HookedManager, Manager
+from tests.support import Clock, Connection
+
+THIS = __file__
+
+
+def functions(holder: Holder) -> list[str]:
+    """The functions in which a connection was acquired, innermost first, without their classes."""
+    return [frame.function.rpartition('.')[2] for frame in holder.frames]
+
+
+async def take(pool: ConnectionPool[Any, Any], endpoint: Any = 'a') -> Any:
+    return await pool.acquire(endpoint)
+
+
+async def take_deeper(pool: ConnectionPool[Any, Any]) -> Any:
+    return await take(pool)
+
+
+# ---- who holds what -----------------------------------------------------------------------------------------------
+
+
+async def test_the_holders_of_connections_longest_first() -> None:
+    async with Case(record_holders=True) as case:
+        await case.cycle('c')
+        first = await take(case.pool, 'a')
+        case.clock.advance(2)
+        second = await take(case.pool, 'b')
+        case.clock.advance(1)
+        holders = case.pool.holders()
+        assert [(holder.endpoint, holder.seconds) for holder in holders] == [('a', 3.0), ('b', 1.0)]
+        assert holders[0].holder == holders[1].holder
+        assert holders[0].holder
+        assert holders[0].seconds * 1e9 == case.stats['longest_held']
+        assert case.pool.holders('b') == holders[1:]
+        assert case.pool.holders('unknown') == case.pool.holders('c') == []
+        await case.release(first)
+        assert [holder.endpoint for holder in case.pool.holders()] == ['b']
+        await case.release(second)
+        assert case.pool.holders() == []
+
+
+async def test_without_recording_only_endpoint_and_time_are_known() -> None:
+    async with Case() as case:
+        conn = await take(case.pool)
+        case.clock.advance(1)
+        assert case.pool.holders() == [Holder('a', 1.0, None, ())]
+        assert not case.pool.record_holders
+        await case.release(conn)
+
+
+async def test_the_frames_are_those_of_the_acquire() -> None:
+    async with Case(record_holders=True) as case:
+        for _ in range(3):  # created, and then found idle
+            conn = await take_deeper(case.pool)
+            (holder,) = case.pool.holders()
+            assert functions(holder)[:3] == ['take', 'take_deeper', 'test_the_frames_are_those_of_the_acquire']
+            assert holder.frames[0].file == THIS
+            assert 'pool.acquire(endpoint)' in linecache.getline(THIS, holder.frames[0].line or 0)
+            assert len(holder.frames) <= 8
+            await case.release(conn)
+
+
+async def test_neither_the_frames_of_the_pool_nor_those_of_contextlib_are_shown() -> None:
+    async with Case(record_holders=True) as case:
+
+        @asynccontextmanager
+        async def borrowed() -> Any:
+            async with case.pool.connection('a') as conn:
+                yield conn
+
+        for _ in range(2):
+            async with borrowed():
+                (holder,) = case.pool.holders()
+                assert functions(holder)[:2] == [
+                    'borrowed',
+                    'test_neither_the_frames_of_the_pool_nor_those_of_contextlib_are_shown',
+                ]
+                files = [frame.file for frame in holder.frames]
+                assert not [file for file in files if 'contextlib' in file or '_runtime_' in file]
+
+
+async def test_a_connection_that_was_waited_for_has_its_holder_s_frames() -> None:
+    async with Case(record_holders=True, max_size=1) as case:
+        conn = await take(case.pool)
+        waiting = spawn(take_deeper, case.pool)
+        await case.waiting(1)
+        await case.release(conn)
+        conn = await waiting.result()
+        (holder,) = case.pool.holders()
+        assert functions(holder)[:2] == ['take', 'take_deeper']
+        await case.release(conn)
+
+
+@pytest.mark.parametrize('manager', [HookedManager, CheckingManager])
+async def test_with_hooks_and_checks(manager: Callable[[], Manager]) -> None:
+    async with Case(manager(), record_holders=True) as case:
+        for _ in range(2):
+            conn = await take(case.pool)
+            (holder,) = case.pool.holders()
+            assert functions(holder)[0] == 'take'
+            await case.release(conn)
+
+
+async def test_a_connection_that_was_taken_without_waiting() -> None:
+    async with Case(record_holders=True) as case:
+        await case.cycle('a')
+        conn = case.pool.try_acquire('a')
+        assert conn is not None
+        (holder,) = case.pool.holders()
+        assert functions(holder)[0] == 'test_a_connection_that_was_taken_without_waiting'
+        await case.release(conn)
+
+
+class Local:
+    """Something that a frame keeps alive."""
+
+
+async def test_no_frame_is_kept() -> None:
+    async with Case(record_holders=True) as case:
+        kept: list[weakref.ref[Local]] = []
+
+        async def acquire() -> Connection:
+            local = Local()
+            kept.append(weakref.ref(local))
+            conn: Connection = await take(case.pool)
+            return conn
+
+        for _ in range(2):
+            conn = await acquire()
+            gc.collect()
+            assert [reference() for reference in kept] == [None] * len(kept)
+            assert case.pool.holders()[0].frames[1].function.endswith('acquire')
+            await case.release(conn)
+
+
+async def test_the_code_of_a_function_that_is_gone_is_forgotten_with_the_connection() -> None:
+    pool = ConnectionPool(Manager(), record_holders=True)
+    passing = FunctionType(take.__code__.replace(co_filename='passing.py'), globals(), 'passing', ('a',))
+    code = weakref.ref(passing.__code__)
+    conn = await passing(pool)
+    del passing
+    gc.collect()
+    assert code() is not None
+    assert pool.holders()[0].frames[0].file == 'passing.py'
+    await pool.discard(conn)
+    gc.collect()
+    assert code() is None
+    await pool.close()
+
+
+async def test_holders_can_be_pickled_and_printed() -> None:
+    async with Case(record_holders=True) as case:
+        conn = await take(case.pool)
+        (holder,) = case.pool.holders()
+        assert pickle.loads(pickle.dumps(holder)) == holder
+        assert str(holder.frames[0]) == f'{THIS}:{holder.frames[0].line} in take'
+        assert Frame('f.py', 3, 'g') == ('f.py', 3, 'g')
+        await case.release(conn)
+
+
+class Secret(Manager):
+    def describe_endpoint(self, endpoint: Any) -> object:
+        return f'{endpoint} without its password'
+
+
+async def test_endpoints_are_shown_as_they_are_described() -> None:
+    async with Case(Secret(), record_holders=True) as case:
+        conn = await take(case.pool)
+        assert case.pool.holders()[0].endpoint == 'a without its password'
+        await case.release(conn)
+
+
+async def test_a_timeout_names_who_has_held_for_longest() -> None:
+    async with Case(record_holders=True, name='orders', max_size=4, total_max_size=5) as case:
+        conns = []
+        for _ in range(4):
+            conns.append(await take(case.pool))
+            case.clock.advance(1)
+        conns.append(await take(case.pool, 'b'))
+        with pytest.raises(PoolTimeout) as caught:
+            await case.pool.acquire('a', timeout=0)
+        error = caught.value
+        assert [holder.seconds for holder in error.holders] == [4.0, 3.0, 2.0]
+        assert {holder.endpoint for holder in error.holders} == {'a'}
+        first = error.holders[0]
+        assert str(error) == (
+            "pool 'orders': timed out after 0 s waiting for a connection to 'a': max_size=4 reached (4 in use, 0 "
+            f'waiting); {first.holder} has held one for 4.0 s, acquired at {first.frames[0]}'
+        )
+        with pytest.raises(PoolTimeout) as caught:
+            await case.pool.acquire('c', timeout=0)
+        assert caught.value.holders == error.holders, 'of all endpoints'
+        await case.release(*conns)
+
+
+# ---- leaks --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def records(caplog: pytest.LogCaptureFixture) -> Callable[[], list[Any]]:
+    """The log records of leaks, and of their ends."""
+    caplog.set_level(logging.INFO, 'gcpool')
+    return lambda: [record for record in caplog.records if 'connection to' in record.message]
+
+
+async def look(pool: ConnectionPool[Any, Any], clock: Clock, seconds: float) -> None:
+    """Let time pass, and have the pool look for leaks."""
+    clock.advance(seconds)
+    await pool._collect()
+
+
+async def test_a_leak_is_told_once_and_so_is_its_end(records: Callable[[], list[Any]]) -> None:
+    events: list[PoolEvent] = []
+    clock = Clock()
+    pool = ConnectionPool(Manager(), leak_threshold=10, name='orders', on_event=events.append, _clock=clock)
+    assert pool.record_holders
+    assert pool.leak_threshold == 10.0
+    conn = await take_deeper(pool)
+    await look(pool, clock, 9)
+    assert records() == []
+    assert pool.get_stats()['leaks'] == 0
+    for _ in range(3):
+        await look(pool, clock, 2)
+    (record,) = records()
+    (holder,) = pool.holders()
+    assert record.levelname == 'WARNING'
+    assert (record.pool, record.endpoint, record.event, record.duration) == ('orders', 'a', 'leak', 11.0)
+    assert record.message.startswith(
+        "orders: a connection to 'a' has been in use for longer than leak_threshold=10 s: held for 11.0 s by "
+        f'{holder.holder}, acquired at {holder.frames[0]} < {holder.frames[1]}'
+    )
+    assert f', now at {THIS}:' in record.message or ', now at' in record.message
+    assert pool.get_stats()['leaks'] == 1
+    assert pool.get_stats()['in_use'] == 1, 'it is never reclaimed'
+    await pool.release(conn)
+    await look(pool, clock, 2)
+    record = records()[-1]
+    assert record.levelname == 'INFO'
+    assert record.message == (
+        f"orders: the connection to 'a' that {holder.holder} held for too long was returned after 15.0 s"
+    )
+    await look(pool, clock, 20)
+    assert len(records()) == 2
+    await until(lambda: [event.kind for event in events].count('leak') == 1)
+    await pool.close()
+
+
+async def test_a_block_that_may_take_long_is_no_leak(records: Callable[[], list[Any]]) -> None:
+    clock = Clock()
+    pool = ConnectionPool(Manager(), leak_threshold=1, _clock=clock)
+
+    class Traced(ConnectionPool[Any, Any]):
+        async def acquire(self, endpoint: Any = ..., timeout: float | None = None) -> Any:
+            return await super().acquire(endpoint, timeout)
+
+    pools: list[ConnectionPool[Any, Any]] = [pool, Traced(Manager(), leak_threshold=1, _clock=clock)]
+    for number, each in enumerate(pools):
+        for _ in range(2):
+            async with each.connection('a', long=True) as conn:
+                assert conn is not None
+                await look(each, clock, 100)
+
+        @each.connection('a', long=True)
+        async def decorated(own: ConnectionPool[Any, Any] = each) -> None:
+            await look(own, clock, 100)
+
+        await decorated()
+        assert each.get_stats()['leaks'] == 0
+        async with each.connection('a'):
+            await look(each, clock, 100)
+        assert each.get_stats()['leaks'] == 1
+        await each.close()
+        assert len(records()) == number + 1
+
+
+async def test_looks_begin_with_an_acquire_and_end_when_nothing_is_in_use() -> None:
+    clock = Clock()
+    pool = ConnectionPool(Manager(), leak_threshold=10, _clock=clock)
+    core = pool._core
+    assert core.next_look_for_leaks == float('inf')
+    conn = await take(pool)
+    assert core.next_look_for_leaks == clock() + 1
+    await look(pool, clock, 1)
+    assert core.next_look_for_leaks == clock() + 1
+    await pool.release(conn)
+    await look(pool, clock, 1)
+    assert core.next_look_for_leaks == float('inf')
+    await pool.close()
+
+
+async def test_the_pool_looks_by_itself(records: Callable[[], list[Any]]) -> None:
+    pool = ConnectionPool(Manager(), leak_threshold=0.01)
+    conn = await take(pool)
+    await until(lambda: pool.get_stats()['leaks'] == 1)
+    await pool.release(conn)
+    await until(lambda: len(records()) == 2)
+    await pool.close()
+
+
+async def test_a_holder_that_has_ended_is_told_at_once(records: Callable[[], list[Any]]) -> None:
+    clock = Clock()
+    pool = ConnectionPool(Manager(), leak_threshold=1000, _clock=clock)
+    conn = await spawn(take, pool).result()
+    while not records():
+        await look(pool, clock, 1)
+        await give_way()
+    assert 'was not returned, and its holder has ended: held for' in records()[0].message
+    assert ', acquired at ' in records()[0].message
+    await pool.release(conn)
+    await pool.close()
+
+
+async def test_a_connection_that_was_dropped_is_told_at_once(records: Callable[[], list[Any]]) -> None:
+    clock = Clock()
+    pool = ConnectionPool(ForgetfulManager(), leak_threshold=1000, _clock=clock)
+    await take(pool)
+    await look(pool, clock, 1)
+    assert 'was dropped without being returned: held for 1.0 s by' in records()[0].message
+    async with pool.connection('b'):
+        await look(pool, clock, 1)
+        assert len(records()) == 1, 'its context returns it'
+    await pool.close(timeout=0)
+
+
+async def test_a_context_that_was_dropped_is_told_and_its_connection_returned(
+    records: Callable[[], list[Any]],
+) -> None:
+    pool = ConnectionPool(Manager(), leak_threshold=1000)
+    context = pool.connection('a')
+    await context.__aenter__()
+    del context
+    gc.collect()
+    await until(lambda: pool.get_stats()['idle'] == 1)
+    assert 'was dropped: its block was entered and never left: held for' in records()[0].message
+    assert pool.get_stats()['leaks'] == 1
+    await pool.close()
+
+
+async def test_an_acquire_that_waits_for_its_own_holder_is_told_once(records: Callable[[], list[Any]]) -> None:
+    async with Case(record_holders=True, max_size=1, name='orders') as case:
+
+        async def nested() -> None:
+            async with case.pool.connection('a'):
+                for _ in range(2):
+                    with pytest.raises(PoolTimeout):
+                        await case.pool.acquire('a', timeout=0.01)
+
+        await nested()
+        (record,) = records()
+        assert record.levelname == 'WARNING'
+        assert record.message.startswith("orders: an acquire of a connection to 'a' waits for its own ")
+        assert 'which holds one for 0.0 s, acquired at ' in record.message
+
+
+async def test_an_acquire_that_waits_for_another_holder_is_not_told(records: Callable[[], list[Any]]) -> None:
+    async with Case(record_holders=True, max_size=1) as case:
+        conn = await spawn(take, case.pool).result()
+        with pytest.raises(PoolTimeout):
+            await case.pool.acquire('a', timeout=0.01)
+        assert records() == []
+        await case.release(conn)
+
+
+async def test_a_holder_that_asks_for_more_while_there_is_room_is_not_told(records: Callable[[], list[Any]]) -> None:
+    async with Case(record_holders=True, max_size=2, create_in_background=True) as case:
+        conns = [await take(case.pool) for _ in range(2)]
+        assert case.stats['waits'] == 2, 'for connects of the pool'
+        assert records() == []
+        await case.release(*conns)
+
+
+@pytest.mark.parametrize('value', [0, -1, float('nan'), True, '1'])
+def test_a_bad_threshold_is_refused_by_name(value: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match='leak_threshold='):
+        ConnectionPool(Manager(), leak_threshold=value)
+
+
+def test_a_flag_that_is_no_bool_is_refused_by_name() -> None:
+    with pytest.raises(TypeError, match='record_holders=1: expected a bool'):
+        ConnectionPool(Manager(), record_holders=1)  # type: ignore[arg-type]
