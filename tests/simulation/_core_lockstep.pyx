@@ -1547,6 +1547,8 @@ cdef class World:
             'min_idle': model.min_idle,
             'max_size': model.max_size,
             'total_max_size': model.total_max_size,
+            'min_size': 0,
+            'max_waiting': model.max_waiting,
             'max_workers': model.max_workers,
             'asked': model.asked_count,
             'cancelled': model.cancelled_count,
