@@ -789,7 +789,7 @@ class TestBrokenCodes:
         assert manager.check_aliveness(path, conn)
         manager.dispose(path, conn)
 
-    @pytest.mark.parametrize('code', BROKEN_CODES)
+    @pytest.mark.parametrize('code', sorted(BROKEN_CODES))
     def test_a_database_in_memory_is_kept(self, code: int) -> None:
         manager = SqliteConnectionManager()
         conn = manager.create(':memory:')
