@@ -248,14 +248,14 @@ class Asked:
 
 def ending_a_statement_of_psycopg2() -> None:
     """The thread that has asked the server ends."""
-    from gcpool.contrib import psycopg2
+    from gcpool.contrib import _psycopg2_statements
 
     conn = Asked()
-    driver: Any = psycopg2
-    driver.LibpqCancel = conn.ask
+    module: Any = _psycopg2_statements
+    module.LibpqCancel = conn.ask
 
     def end() -> None:
-        driver._end_statement(conn, time.monotonic() + 2 * MOMENT)
+        module.end_statement(conn, time.monotonic() + 2 * MOMENT)
 
     interrupt_everywhere(end, lambda: no_thread_is_left('gcpool-cancel'), conn.ask)
 
