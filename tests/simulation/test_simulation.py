@@ -84,7 +84,7 @@ def test_does_the_same_each_time_where_nothing_may_be_drawn() -> None:
     assert first.returncode == 0, first.stdout + first.stderr
     assert re.sub('[0-9]+ a second', '', first.stdout) == re.sub('[0-9]+ a second', '', second.stdout)
     for part, steps in command_line.STEPS_A_SECOND.items():
-        assert f'{part}: {steps // 20} steps' in first.stdout
+        assert f'{part}: {steps // 100} steps' in first.stdout
 
 
 def test_a_fixed_run_takes_no_seed(part: str) -> None:
