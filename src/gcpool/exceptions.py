@@ -41,8 +41,14 @@ class ConnectionPoolIsFull(BaseError):
     """The pool has reached its maximum size (generic-connection-pool)."""
 
 
-class ConnectionPoolNotFound(BaseError):
-    """There is no pool for the endpoint (generic-connection-pool)."""
+class ConnectionPoolNotFound(BaseError, KeyError):
+    """The pool does not know the endpoint (generic-connection-pool).
+
+    ``drain(endpoint)`` raises this where nothing is left to drain, so that a misspelt endpoint is noticed.
+    """
+
+    # KeyError would show a repr of the message.
+    __str__ = BaseError.__str__
 
 
 class ConnectionNotAcquired(BaseError, RuntimeError, ValueError):

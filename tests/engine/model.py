@@ -259,6 +259,8 @@ class Model:
             'min_idle': self.min_idle,
             'max_size': self.max_size,
             'total_max_size': self.total_max_size,
+            'min_size': self.growth.min_size,
+            'max_waiting': self.max_waiting,
             'max_workers': self.max_workers,
             **self.counters,
             'use_ns': int(self.use_time * 1e9),
@@ -284,6 +286,8 @@ class Model:
             'min_idle': self.min_idle,
             'max_size': self.max_size,
             'total_max_size': self.total_max_size,
+            'min_size': self.growth.min_size,
+            'max_waiting': self.max_waiting,
             'max_workers': self.max_workers,
         }
 

@@ -1183,8 +1183,9 @@ cdef class World:
     cdef bint ask_drain(self) except -1:
         cdef int endpoint = self.dice.below(self.endpoint_count)
         cdef bint idle_only = self.dice.one_in(3)
-        self.model.drain(endpoint, self.now, idle_only)
-        self.core.drain(self.endpoints[endpoint], self.now, idle_only)
+        cdef bint known = self.model.drain(endpoint, self.now, idle_only) == 1
+        if self.core.drain(self.endpoints[endpoint], self.now, idle_only) != known:
+            raise AssertionError(f'drain of endpoint {endpoint}: expected {known}')
         self.look_at_all = True
         return True
 
@@ -1549,7 +1550,7 @@ cdef class World:
             'min_idle': model.min_idle,
             'max_size': model.max_size,
             'total_max_size': model.total_max_size,
-            'min_size': 0,
+            'min_size': model.min_size,
             'max_waiting': model.max_waiting,
             'max_workers': model.max_workers,
             'asked': model.asked_count,
