@@ -5,7 +5,7 @@ import linecache
 import logging
 import pickle
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import FunctionType
 from typing import Any
@@ -83,7 +83,7 @@ async def test_neither_the_frames_of_the_pool_nor_those_of_contextlib_are_shown(
     async with Case(record_holders=True) as case:
 
         @asynccontextmanager
-        async def borrowed() -> Any:
+        async def borrowed() -> AsyncIterator[Any]:
             async with case.pool.connection('a') as conn:
                 yield conn
 

@@ -7,7 +7,7 @@ import linecache
 import logging
 import pickle
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
@@ -85,7 +85,7 @@ def test_neither_the_frames_of_the_pool_nor_those_of_contextlib_are_shown() -> N
     with Case(record_holders=True) as case:
 
         @contextmanager
-        def borrowed() -> Any:
+        def borrowed() -> Iterator[Any]:
             with case.pool.connection('a') as conn:
                 yield conn
 

@@ -42,6 +42,7 @@ class Listener(Protocol):
 
     def admits(self, conn: socket.socket) -> bool:
         """Whether a client may see the pools."""
+        ...
 
     def close(self, *, removes_file: bool = True) -> None:
         """Await nobody any more.
@@ -65,12 +66,14 @@ class Transport(Protocol):
         :raises ValueError: when the path cannot be one
         :raises OSError: when the file cannot be made there, or another process serves there
         """
+        ...
 
     def connect(self, path: str, timeout: float) -> socket.socket:
         """Be a client.
 
         :raises MonitorError: when nobody serves there
         """
+        ...
 
 
 def transport() -> Transport:

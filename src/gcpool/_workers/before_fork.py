@@ -20,6 +20,7 @@ class HasThreads(Protocol):
 
     def dismiss(self, thread: threading.Thread, /) -> bool:
         """Have an idle thread end. False if it is none of these threads."""
+        ...
 
     def recall(self) -> None:
         """Start a thread again, if one is needed."""
