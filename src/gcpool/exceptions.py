@@ -101,7 +101,8 @@ class _TimedOut(BaseError):
     :ivar endpoint: the endpoint, as the manager's ``describe_endpoint`` shows it
     :ivar phase: what the time was spent on last: ``connection`` (the endpoint has ``max_size`` connections), ``slot``
         (all endpoints together have ``total_max_size``), ``creating`` (the pool connects, or waits to), ``create`` (the
-        manager's method), ``check``, ``dispose`` (of a dead connection), ``suspended``
+        manager's method), ``check``, ``dispose`` (of a dead connection), ``suspended``, ``open`` (of ``wait()``: the
+        pool is not open yet)
     :ivar waited: seconds since the acquire began
     :ivar limit: the parameter that kept the acquire waiting, or None
     :ivar size: number of connections of the endpoint; if ``limit`` is ``total_max_size``, of all
