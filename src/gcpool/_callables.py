@@ -4,7 +4,7 @@ import functools
 from collections.abc import Awaitable, Callable, Hashable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._core import CallableWithTimeout
+from ._core import UNSET, CallableWithTimeout
 from ._hooks import is_coroutine_function
 from .managers import AsyncConnectionManager, ConnectionT, EndpointT, SyncConnectionManager
 
@@ -30,16 +30,23 @@ if TYPE_CHECKING:
     SyncCheck: TypeAlias = Callable[[EndpointT, ConnectionT], bool]
     SyncHook: TypeAlias = Callable[[EndpointT, ConnectionT], object]
     SyncJudge: TypeAlias = Callable[[EndpointT, ConnectionT, BaseException], bool]
+    ErrorJudge: TypeAlias = Callable[[EndpointT, BaseException], bool]
+    Describe: TypeAlias = Callable[[EndpointT], object]
 
-# How many arguments each function is called with, not counting the time limit.
+# The arguments that each function is called with, not counting the time limit.
 ARGUMENTS = {
-    'create': 1,
-    'dispose': 2,
-    'check_aliveness': 2,
-    'on_acquire': 2,
-    'on_release': 2,
-    'is_broken': 3,
+    'create': ('endpoint',),
+    'dispose': ('endpoint', 'conn'),
+    'check_aliveness': ('endpoint', 'conn'),
+    'on_acquire': ('endpoint', 'conn'),
+    'on_release': ('endpoint', 'conn'),
+    'is_broken': ('endpoint', 'conn', 'exc'),
+    'is_refusal': ('endpoint', 'exc'),
+    'is_hopeless': ('endpoint', 'exc'),
+    'describe_endpoint': ('endpoint',),
 }
+# These are plain functions on asyncio, too.
+PLAIN = frozenset({'is_refusal', 'is_hopeless', 'describe_endpoint'})
 # On threads these are passed the time limit, if they take it.
 LIMITED = frozenset({'create', 'dispose', 'check_aliveness'})
 
@@ -47,17 +54,22 @@ LIMITED = frozenset({'create', 'dispose', 'check_aliveness'})
 class SyncCallablesManager(SyncConnectionManager[EndpointT, ConnectionT]):
     """Calls functions. Those that were not given are not set, so that they cost nothing.
 
+    :param default_endpoint: the endpoint of calls that name none; UNSET if there is none
     :param functions: by the names of the methods that they stand for; None for one that was not given
     """
 
-    def __init__(self, **functions: Callable[..., Any] | None):
+    def __init__(self, default_endpoint: Any = UNSET, **functions: Callable[..., Any] | None):
+        set_default_endpoint(self, default_endpoint)
         for name, function in given(functions):
             limit = check_arguments(name, function)
             if returns_coroutine(function):
                 raise TypeError(f'{name}={function!r} is a coroutine function: expected a plain one')
             if name in LIMITED:
                 method = CallableWithTimeout(
-                    function, ARGUMENTS[name], limit is not None, limit is not None and limit.default is limit.empty
+                    function,
+                    len(ARGUMENTS[name]),
+                    limit is not None,
+                    limit is not None and limit.default is limit.empty,
                 )
                 setattr(self, name, method)
             else:
@@ -73,13 +85,18 @@ class SyncCallablesManager(SyncConnectionManager[EndpointT, ConnectionT]):
 class AsyncCallablesManager(AsyncConnectionManager[EndpointT, ConnectionT]):
     """Calls coroutine functions. Those that were not given are not set, so that they cost nothing.
 
+    :param default_endpoint: the endpoint of calls that name none; UNSET if there is none
     :param functions: by the names of the methods that they stand for; None for one that was not given
     """
 
-    def __init__(self, **functions: Callable[..., Any] | None):
+    def __init__(self, default_endpoint: Any = UNSET, **functions: Callable[..., Any] | None):
+        set_default_endpoint(self, default_endpoint)
         for name, function in given(functions):
             check_arguments(name, function)
-            if name != 'is_broken' and is_plain_function(function):
+            if name in PLAIN:
+                if returns_coroutine(function):
+                    raise TypeError(f'{name}={function!r} is a coroutine function: expected a plain one')
+            elif name != 'is_broken' and is_plain_function(function):
                 raise TypeError(f'{name}={function!r} is a plain function: expected a coroutine function')
             setattr(self, name, function)
 
@@ -92,6 +109,21 @@ class AsyncCallablesManager(AsyncConnectionManager[EndpointT, ConnectionT]):
         result = method_to_close(conn, 'aclose', 'close')()
         if inspect.isawaitable(result):
             await result
+
+
+def set_default_endpoint(manager: Any, endpoint: Any) -> None:
+    """Set a manager's default endpoint, if there is one. TypeError if it is not hashable.
+
+    :param manager: the manager
+    :param endpoint: the endpoint; UNSET if there is none
+    """
+    try:
+        hash(endpoint)
+    except TypeError:
+        # Not quoted, because it may hold a password.
+        raise TypeError(f'default_endpoint is a {type(endpoint).__name__}: expected a hashable endpoint') from None
+    if endpoint is not UNSET:
+        manager.default_endpoint = endpoint
 
 
 def given(functions: dict[str, Callable[..., Any] | None]) -> list[tuple[str, Callable[..., Any]]]:
@@ -122,7 +154,7 @@ def check_arguments(name: str, function: Callable[..., Any]) -> 'inspect.Paramet
     limit = signature.parameters.get('timeout') if name in LIMITED else None
     if limit is not None and limit.kind is limit.POSITIONAL_ONLY:
         limit = None
-    names = ('endpoint', 'conn', 'exc')[: ARGUMENTS[name]]
+    names = ARGUMENTS[name]
     try:
         signature.bind(*names, **({} if limit is None else {'timeout': None}))
     except TypeError as exc:

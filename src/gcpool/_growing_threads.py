@@ -77,7 +77,8 @@ class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
         """Wait until every endpoint that was warmed up has once had its connections. Any number of callers may wait.
 
         :param timeout: seconds to wait at most, None for no limit
-        :raises PoolTimeout: when the timeout expires; its cause is the last error of a connect
+        :raises PoolTimeout: when the timeout expires; its cause is the last error of a connect, and its ``phase`` is
+            ``creating``, or ``open`` if the pool is not open yet, or ``suspended``
         :raises ConnectionPoolClosedError: when the pool is closed, or is closed meanwhile
         :raises TypeError: when ``timeout`` is not a number
         :raises ValueError: when ``timeout`` is negative or NaN
@@ -102,10 +103,17 @@ class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
             text = self._observer.text
             progress = ', '.join(f'{has} of {size} for {text(endpoint)}' for endpoint, has, size in missing)
             errors = (core.last_connect_error(endpoint, 0.0) for endpoint, _, _ in missing)
+            # It creates nothing for a minimum before it is open, nor while it is suspended.
+            phase, why = 'creating', ''
+            if not core.opened:
+                phase, why = 'open', 'is not open yet, and '
+            elif core.is_suspended:
+                phase, why = 'suspended', 'is suspended, and '
             late = PoolTimeout(
-                f'{self._observer.pool_text} was not filled within {seconds(timeout)}: it has {progress} connections'
+                f'{self._observer.pool_text} was not filled within {seconds(timeout)}: it {why}has {progress} '
+                'connections'
             )
-            late.pool, late.phase, late.waited = self._observer.name, 'creating', timeout
+            late.pool, late.phase, late.waited = self._observer.name, phase, timeout
             raise late from next((error for error in errors if error is not None), None)
 
     def _connect(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:

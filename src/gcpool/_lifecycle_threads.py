@@ -16,6 +16,7 @@ from ._time_limits import get_deadline, seconds
 from .common import ALL_ENDPOINTS, AllEndpoints
 from .exceptions import (
     ConnectionPoolClosedError,
+    ConnectionPoolNotFound,
     PoolInUse,
     PoolNotSuspended,
     PoolTimeout,
@@ -211,13 +212,15 @@ class SyncLifecycle(SyncServing[EndpointT, ConnectionT], Generic[EndpointT, Conn
 
         A connection that exists now, or is being created, is not served again: an idle one is closed by a task or a
         thread of the pool, for which this does not wait; one in use when it is returned. Acquires that wait keep their
-        places, and get new connections. Drained connections that are not closed yet count as before. Draining an
-        endpoint that the pool does not know does nothing: it may just have forgotten it.
+        places, and get new connections. Drained connections that are not closed yet count as before. Draining a closed
+        pool does nothing.
 
         :param endpoint: whose connections; if not given, those of all endpoints
         :param idle_only: whether only the idle connections are closed, and those are left alone that are in use, or
             that the pool is checking in the background at this moment
         :raises TypeError: when the endpoint is not hashable, or ``idle_only`` is not a bool
+        :raises ConnectionPoolNotFound: when the pool does not know the endpoint: it was never used, or it was forgotten
+            because it has no connections and no waiters, and was not warmed up
         :raises EventLoopMismatch: (asyncio) when the pool belongs to another event loop
         """
         core = self._core
@@ -226,9 +229,17 @@ class SyncLifecycle(SyncServing[EndpointT, ConnectionT], Generic[EndpointT, Conn
         if endpoint is ALL_ENDPOINTS:
             self._and_close(core.drain_all, core.now(), idle_only)
             self._tell_of_pool('drained', 'all endpoints are drained')
-        else:
-            self._and_close(core.drain, endpoint, core.now(), idle_only)
+        elif not self._drain_known(endpoint, idle_only) and not core.closed:
+            raise ConnectionPoolNotFound(
+                f'endpoint={self._observer.text(endpoint)}: {self._observer.pool_text} does not know it: expected an '
+                'endpoint that has connections or waiters, or that was warmed up'
+            )
+
+    def _drain_known(self, endpoint: EndpointT | AllEndpoints, idle_only: bool) -> bool:
+        known: bool = self._and_close(self._core.drain, endpoint, self._core.now(), idle_only)
+        if known:
             self._tell('drained', endpoint, '%s is drained')
+        return known
 
     def forget(self, endpoint: EndpointT) -> None:
         """Undo :py:meth:`warm_up`, and drain the endpoint: it is forgotten when its last connection is closed.
@@ -243,7 +254,7 @@ class SyncLifecycle(SyncServing[EndpointT, ConnectionT], Generic[EndpointT, Conn
         core = self._core
         self._check_loop()
         self._and_close(core.pin, endpoint, 0, core.now())
-        self.drain(endpoint)
+        self._drain_known(endpoint, False)
 
     # -- suspend ------------------------------------------------------------------------------------------------------
 

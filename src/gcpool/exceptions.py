@@ -41,8 +41,14 @@ class ConnectionPoolIsFull(BaseError):
     """The pool has reached its maximum size (generic-connection-pool)."""
 
 
-class ConnectionPoolNotFound(BaseError):
-    """There is no pool for the endpoint (generic-connection-pool)."""
+class ConnectionPoolNotFound(BaseError, KeyError):
+    """The pool does not know the endpoint (generic-connection-pool).
+
+    ``drain(endpoint)`` raises this where nothing is left to drain, so that a misspelt endpoint is noticed.
+    """
+
+    # KeyError would show a repr of the message.
+    __str__ = BaseError.__str__
 
 
 class ConnectionNotAcquired(BaseError, RuntimeError, ValueError):
@@ -95,7 +101,8 @@ class _TimedOut(BaseError):
     :ivar endpoint: the endpoint, as the manager's ``describe_endpoint`` shows it
     :ivar phase: what the time was spent on last: ``connection`` (the endpoint has ``max_size`` connections), ``slot``
         (all endpoints together have ``total_max_size``), ``creating`` (the pool connects, or waits to), ``create`` (the
-        manager's method), ``check``, ``dispose`` (of a dead connection), ``suspended``
+        manager's method), ``check``, ``dispose`` (of a dead connection), ``suspended``, ``open`` (of ``wait()``: the
+        pool is not open yet)
     :ivar waited: seconds since the acquire began
     :ivar limit: the parameter that kept the acquire waiting, or None
     :ivar size: number of connections of the endpoint; if ``limit`` is ``total_max_size``, of all

@@ -46,7 +46,7 @@ from .observers import PoolEvent
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from ._callables import NewConnectionT, NewEndpointT
+    from ._callables import Describe, ErrorJudge, NewConnectionT, NewEndpointT
     from ._callables import SyncCheck as Check
     from ._callables import SyncCreate as Create
     from ._callables import SyncDispose as Dispose
@@ -276,6 +276,11 @@ class ConnectionPool(
         on_acquire: 'Hook[NewEndpointT, NewConnectionT] | None' = None,
         on_release: 'Hook[NewEndpointT, NewConnectionT] | None' = None,
         is_broken: 'Judge[NewEndpointT, NewConnectionT] | None' = None,
+        *,
+        is_refusal: 'ErrorJudge[NewEndpointT] | None' = None,
+        is_hopeless: 'ErrorJudge[NewEndpointT] | None' = None,
+        describe_endpoint: 'Describe[NewEndpointT] | None' = None,
+        default_endpoint: 'NewEndpointT' = UNSET,
         **parameters: 'Unpack[PoolParameters]',
     ) -> 'ConnectionPool[NewEndpointT, NewConnectionT]':
         """Make a pool of functions, without a class for the connection manager.
@@ -283,7 +288,8 @@ class ConnectionPool(
         Each stands for the method of its name of :py:class:`BaseConnectionManager`, and is called as that is, but for
         the time limit: on threads, ``create``, ``dispose`` and ``check_aliveness`` are passed it if they have a
         parameter ``timeout``. If that has a default, it is left out where there is no limit. On asyncio all are
-        coroutine functions; only ``is_broken`` may be one or not. What is not given costs nothing.
+        coroutine functions, but for ``is_refusal``, ``is_hopeless`` and ``describe_endpoint``; ``is_broken`` may be one
+        or not. What is not given costs nothing.
 
         :param create: connects: ``create(endpoint)``
         :param dispose: closes a connection: ``dispose(endpoint, conn)``. None for its ``close()``; on asyncio its
@@ -292,9 +298,14 @@ class ConnectionPool(
         :param on_acquire: called before a connection is served: ``on_acquire(endpoint, conn)``
         :param on_release: called when a connection is returned: ``on_release(endpoint, conn)``
         :param is_broken: whether the exception of a block broke the connection: ``is_broken(endpoint, conn, exc)``
+        :param is_refusal: whether a connect failed because the server is full: ``is_refusal(endpoint, exc)``.
+            ``wait_when_full`` needs it.
+        :param is_hopeless: whether another connect would fail as well: ``is_hopeless(endpoint, exc)``
+        :param describe_endpoint: what messages show in place of an endpoint: ``describe_endpoint(endpoint)``
+        :param default_endpoint: the endpoint of calls that name none
         :param parameters: those of the pool
         :raises TypeError: when a function is a coroutine function where a plain one is expected or the other way round,
-            or does not take these arguments; and what the pool raises
+            or does not take these arguments; when ``default_endpoint`` is not hashable; and what the pool raises
         """
         manager: SyncCallablesManager[Any, Any] = SyncCallablesManager(
             create=create,
@@ -303,6 +314,10 @@ class ConnectionPool(
             on_acquire=on_acquire,
             on_release=on_release,
             is_broken=is_broken,
+            is_refusal=is_refusal,
+            is_hopeless=is_hopeless,
+            describe_endpoint=describe_endpoint,
+            default_endpoint=default_endpoint,
         )
         return cast('ConnectionPool[NewEndpointT, NewConnectionT]', cls(manager, **parameters))
 
@@ -422,6 +437,11 @@ class NullConnectionPool(ConnectionPool[EndpointT, ConnectionT], Generic[Endpoin
             on_acquire: 'Hook[NewEndpointT, NewConnectionT] | None' = None,
             on_release: 'Hook[NewEndpointT, NewConnectionT] | None' = None,
             is_broken: 'Judge[NewEndpointT, NewConnectionT] | None' = None,
+            *,
+            is_refusal: 'ErrorJudge[NewEndpointT] | None' = None,
+            is_hopeless: 'ErrorJudge[NewEndpointT] | None' = None,
+            describe_endpoint: 'Describe[NewEndpointT] | None' = None,
+            default_endpoint: 'NewEndpointT' = UNSET,
             max_size: int | None = None,
             total_max_size: int | None = None,
             **parameters: 'Unpack[NullPoolParameters]',

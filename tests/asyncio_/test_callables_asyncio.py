@@ -62,6 +62,24 @@ def test_a_plain_function_is_refused(name: str) -> None:
             ConnectionPool.from_callables(**given)
 
 
+@pytest.mark.parametrize('name', ['is_refusal', 'is_hopeless', 'describe_endpoint'])
+def test_a_coroutine_function_is_refused_where_a_plain_one_is_due(name: str) -> None:
+    async def create(endpoint: str) -> Link:
+        return Link()
+
+    async def function(*args: Any) -> bool:
+        return True
+
+    class Callable:
+        async def __call__(self, *args: Any) -> bool:
+            return True
+
+    for value in (function, Callable()):
+        given: dict[str, Any] = {'create': create, name: value}
+        with pytest.raises(TypeError, match=f'^{name}=.* is a coroutine function: expected a plain one'):
+            ConnectionPool.from_callables(**given)
+
+
 @pytest.mark.parametrize('plain', [False, True])
 async def test_is_broken_may_be_plain_or_a_coroutine_function(plain: bool) -> None:
     async def create(endpoint: str) -> Link:

@@ -429,12 +429,21 @@ def test_a_short_lifetime_does_not_keep_an_unused_endpoint() -> None:
     assert pool.count('size', 'endpoints') == (0, 0)
 
 
-def test_endpoints_seen_once_do_not_stay() -> None:
-    pool = Pool(min_size=1, total_max_size=10_000)
-    for endpoint in range(1000):
-        pool.release(pool.acquire(endpoint))
+def test_100_000_endpoints_seen_once_do_not_stay_with_min_size() -> None:
+    pool = Pool(min_size=1, total_max_size=100_000)
+    # Without a look at all invariants after each of them.
+    for endpoint in range(100_000):
+        acquire = Acquire(pool.core, endpoint, pool.notified.append)
+        pool.core.request(acquire.waiter, pool.now)
+        pool.core.created(acquire.entry, object(), pool.now)
+        pool.core.release(acquire.entry, pool.now)
+    assert pool.count('size', 'endpoints') == (100_000, 100_000)
     pool.now = 10.0
-    pool.expire(10_000)
+    pool.core.doom_due(pool.now, 100_000)
+    assert pool.count('size', 'closing') == (100_000, 100_000)
+    while (entry := pool.core.take_doomed()) is not None:
+        pool.core.disposed(entry, pool.now)
+    pool.core.check_invariants()
     assert pool.count('size', 'endpoints') == (0, 0)
     assert pool.take_creates() == []
 

@@ -1037,8 +1037,9 @@ class PoolMachine(RuleBasedStateMachine):
             self.model.drain(sorted(self.model.endpoints()), self.now, idle_only)
             self.core.drain_all(self.now, idle_only)
         else:
-            self.model.drain([endpoint] if endpoint in self.model.endpoints() else [], self.now, idle_only)
-            self.core.drain(self.spell(endpoint, anew), self.now, idle_only)
+            known = endpoint in self.model.endpoints()
+            self.model.drain([endpoint] if known else [], self.now, idle_only)
+            assert self.core.drain(self.spell(endpoint, anew), self.now, idle_only) == known
 
     @rule(index=INDEX, unwatch=st.booleans())
     def wait_until_unused(self, index: int, unwatch: bool) -> None:

@@ -64,7 +64,7 @@ async def test_a_pool_that_is_not_opened_starts_nothing_and_is_dropped_in_silenc
 async def test_what_is_to_happen_before_open_may_be_said_before_open() -> None:
     async with Case(open=False) as case:
         case.pool.suspend()
-        await case.pool.drain('a')
+        await case.pool.drain()
         await case.pool.wait_idle()
         case.pool.resume()
         await case.pool.open()

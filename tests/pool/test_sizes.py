@@ -122,6 +122,25 @@ async def test_a_pool_that_is_made_smaller_and_larger_never_has_more_than_its_li
         assert (case.manager.peak['a'], case.pool.get_size()) == (4, 4)
 
 
+async def test_resize_does_not_overshoot_while_connects_are_under_way() -> None:
+    """In psycopg_pool, resize(4, 4) from 2 to 4 made six connections when two were being created."""
+    async with Case(min_size=2, max_size=4, max_connecting=4, create_in_background=True) as case:
+        held = await case.acquire('a', 2)
+        gates = [Gate(), Gate()]
+        case.manager.script('create', *gates)
+        jobs = [spawn(case.pool.acquire, 'a') for _ in range(2)]
+        for gate in gates:
+            await gate.reached()
+        await case.pool.resize(min_size=4, max_size=4)
+        assert case.pool.get_size() == 4
+        await case.release(*held)
+        for gate in gates:
+            gate.open()
+        await case.release(*[await job.result() for job in jobs])
+        await until(lambda: case.stats['creating'] == 0)
+        assert (case.manager.peak['a'], case.stats['created'], case.pool.get_size()) == (4, 4, 4)
+
+
 @pytest.mark.parametrize(
     ('changes', 'error', 'message'),
     [

@@ -46,6 +46,33 @@ async def test_without_a_bound_a_server_that_does_not_answer_keeps_no_other_wait
             await case.release(*[await job.result() for job in jobs])
 
 
+@pytest.mark.parametrize('max_workers', [0, 8])
+async def test_a_deaf_endpoint_beside_a_healthy_one_keeps_it_from_nothing(max_workers: int) -> None:
+    async with Case(CheckingManager(), min_size=2, max_workers=max_workers) as case:
+        await case.release(*await case.acquire('deaf', 3))
+        case.pool.warm_up('deaf', 5)
+        await case.pool.wait()
+        gates = [Gate(), Gate()]
+        # Its closes do not end, nor its connects.
+        case.manager.script('dispose', gates[0])
+        case.pool.suspend()
+        await case.pool.drain('deaf')
+        await gates[0].reached()
+        case.manager.script('create', gates[1])
+        case.pool.resume()
+        await gates[1].reached()
+        # The healthy one is filled, checked, drained and filled again.
+        case.pool.warm_up('healthy', 2)
+        await until(lambda: case.pool.get_stats('healthy')['idle'] == 2)
+        assert await case.pool.check('healthy') == 0
+        assert await case.cycle('healthy') == 'healthy1'
+        await case.pool.drain('healthy')
+        await until(lambda: {'healthy3', 'healthy4'} <= {*case.manager.living})
+        await until(lambda: case.pool.get_stats('healthy')['idle'] == 2)
+        for gate in gates:
+            gate.open()
+
+
 async def test_with_a_bound_creates_to_a_server_that_does_not_answer_leave_a_worker_to_closes() -> None:
     async with Case(create_in_background=True, max_workers=3) as case:
         await case.cycle('idle')

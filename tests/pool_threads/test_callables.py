@@ -9,9 +9,10 @@ from typing import Any, get_type_hints
 import pytest
 
 from gcpool._parameters import NullPoolParameters, PoolParameters
-from gcpool.exceptions import DiscardConnection, PoolTimeout
+from gcpool.exceptions import ConnectionPoolNotFound, DiscardConnection, PoolTimeout
 from gcpool.threading import BaseConnectionManager, ConnectionPool, NullConnectionPool
 from tests.support import Endpoint
+from tests.threads.runtime import spawn, until
 
 
 class Link:
@@ -166,6 +167,59 @@ def test_a_null_pool_is_made_of_functions_too() -> None:
         NullConnectionPool.from_callables(create, min_idle=1)  # type: ignore[call-arg]
 
 
+def test_it_waits_for_a_connection_when_the_server_says_that_it_is_full() -> None:
+    asked: list[tuple[Any, str]] = []
+    refusals = [OSError('full')]
+
+    def connect(endpoint: Any) -> Link:
+        if pool.get_stats()['in_use'] and refusals:
+            raise refusals.pop()
+        return Link(endpoint)
+
+    def is_refusal(endpoint: Any, exc: BaseException) -> bool:
+        asked.append((endpoint, str(exc)))
+        return str(exc) == 'full'
+
+    pool: ConnectionPool[Any, Link] = ConnectionPool.from_callables(
+        connect, is_refusal=is_refusal, wait_when_full=True, max_size=2
+    )
+    conn = pool.acquire('a')
+    job = spawn(pool.acquire, 'a')
+    until(lambda: asked == [('a', 'full')])
+    pool.release(conn)
+    pool.release(job.result())
+    assert asked == [('a', 'full')]
+    pool.close()
+
+
+def test_a_hopeless_error_is_not_waited_out_and_endpoints_are_shown_as_described() -> None:
+    def connect(endpoint: Any) -> Link:
+        raise OSError('no such database')
+
+    pool: ConnectionPool[Any, Link] = ConnectionPool.from_callables(
+        connect,
+        is_hopeless=lambda endpoint, exc: 'no such database' in str(exc),
+        describe_endpoint=lambda endpoint: endpoint.replace('secret', '***'),
+        reconnect_timeout=60.0,
+    )
+    with pytest.raises(OSError, match='no such database'):
+        pool.acquire('main:secret')
+    with pytest.raises(ConnectionPoolNotFound, match=r"endpoint='main:\*\*\*'"):
+        pool.drain('main:secret')
+    pool.close()
+
+
+@pytest.mark.parametrize('endpoint', ['main', None])
+def test_calls_that_name_no_endpoint_get_the_default_one(endpoint: Any) -> None:
+    pool = ConnectionPool.from_callables(create, default_endpoint=endpoint)
+    with pool.connection() as conn:
+        assert conn.endpoint == endpoint
+    pool.close()
+    without = ConnectionPool.from_callables(create)
+    with pytest.raises(TypeError, match='default_endpoint'):
+        without.acquire()
+
+
 # ---- bad input ----------------------------------------------------------------------------------------------------
 
 
@@ -175,6 +229,27 @@ def test_what_cannot_be_called_is_refused(name: str, value: Any) -> None:
     functions = {**Functions().all(), name: value}
     with pytest.raises(TypeError, match=f'^{name}=.*: expected a callable, got {type(value).__name__}'):
         ConnectionPool.from_callables(**functions)
+
+
+@pytest.mark.parametrize('name', ['is_refusal', 'is_hopeless', 'describe_endpoint'])
+def test_functions_that_are_plain_in_both_runtimes_are_checked_too(name: str) -> None:
+    given: dict[str, Any] = {name: lambda one, two, three: True}
+    with pytest.raises(TypeError, match=rf'^{name}=.*: expected a function of \(endpoint'):
+        ConnectionPool.from_callables(create, **given)
+    given = {name: 'refused'}
+    with pytest.raises(TypeError, match=f"^{name}='refused': expected a callable, got str"):
+        ConnectionPool.from_callables(create, **given)
+
+
+def test_wait_when_full_needs_a_function_that_knows_a_refusal() -> None:
+    with pytest.raises(ValueError, match='wait_when_full=True'):
+        ConnectionPool.from_callables(create, wait_when_full=True)
+
+
+def test_a_default_endpoint_that_is_not_hashable_is_refused() -> None:
+    unhashable: Any = ['main']
+    with pytest.raises(TypeError, match=r'^default_endpoint is a list: expected a hashable endpoint'):
+        ConnectionPool.from_callables(create, default_endpoint=unhashable)
 
 
 def test_create_is_required() -> None:

@@ -66,6 +66,25 @@ def test_an_outage_costs_a_user_one_check_timeout() -> None:
         case.release(conn)
 
 
+@pytest.mark.parametrize('users', [1, 5])
+def test_no_check_storm_after_an_outage_with_five_stale_connections(users: int) -> None:
+    """psycopg_pool sleeps 1, 2, 4 s between failed checks: its first acquire took 15 s."""
+    stale = [f'a{number}' for number in range(1, 6)]
+    manager = Deaf(*stale)
+    with Case(manager, check_timeout=SHORT, min_idle=5, max_size=10) as case:
+        case.release(*case.acquire('a', 5))
+        manager.take_calls()
+        jobs = [spawn(case.pool.acquire, 'a') for _ in range(users)]
+        conns = [job.result() for job in jobs]
+        # No user waits for a second check: each that found a stale connection connects. None is checked twice.
+        assert not {conn.name for conn in conns} & {*stale}
+        at_rest(case)
+        assert sorted(checked(case)) == stale
+        assert case.stats['checks'] == case.stats['dead'] == 5
+        assert case.stats['created'] == 5 + users
+        case.release(*conns)
+
+
 def test_at_max_size_the_user_connects_in_the_place_of_the_dead_one() -> None:
     manager = Deaf('a1', 'a2')
     with Case(manager, check_timeout=SHORT, min_idle=2, max_size=2) as case:

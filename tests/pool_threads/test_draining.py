@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from gcpool.exceptions import ConnectionPoolClosedError, PoolNotSuspended, PoolSuspended, PoolTimeout
+from gcpool.exceptions import (
+    BaseError,
+    ConnectError,
+    ConnectionPoolClosedError,
+    ConnectionPoolNotFound,
+    PoolNotSuspended,
+    PoolSuspended,
+    PoolTimeout,
+)
+from gcpool.observers import PoolEvent
 from tests.pool_threads.support import Case, CheckingManager, Gate, HookedManager
 from tests.support import Connection
 from tests.threads.runtime import spawn, until
@@ -47,12 +56,66 @@ def test_none_is_an_endpoint_to_drain() -> None:
         until(lambda: case.manager.living == ['a1'])
 
 
-def test_drain_of_an_endpoint_that_the_pool_does_not_know_does_nothing() -> None:
+@pytest.mark.parametrize('idle_only', [False, True])
+def test_draining_an_unknown_endpoint_names_it_and_changes_nothing(idle_only: bool) -> None:
+    events: list[PoolEvent] = []
+    with Case(name='orders', on_event=events.append) as case:
+        case.cycle('a')
+        with pytest.raises(ConnectionPoolNotFound, match=r"^endpoint='b': pool 'orders' does not know it: "):
+            case.pool.drain('b', idle_only=idle_only)
+        case.pool.drain('a', idle_only=True)
+        until(lambda: case.stats['size'] == 0)
+        until(lambda: any(event.kind == 'drained' for event in events))
+        # It has no connections and no waiters: the pool has forgotten it.
+        with pytest.raises(ConnectionPoolNotFound, match="endpoint='a'"):
+            case.pool.drain('a', idle_only=idle_only)
+        assert [event.endpoint for event in events if event.kind == 'drained'] == ['a']
+        assert case.manager.calls == ['create a', 'dispose a1']
+        assert case.stats['closed_drained'] == 1
+        assert case.stats['endpoints'] == 0
+
+
+def test_an_unknown_endpoint_is_a_lookup_that_failed() -> None:
     with Case() as case:
+        with pytest.raises(KeyError) as caught:
+            case.pool.drain('a')
+        assert type(caught.value) is ConnectionPoolNotFound
+        assert issubclass(ConnectionPoolNotFound, BaseError)
+        assert not issubclass(ConnectionPoolNotFound, ConnectError)
+        assert str(caught.value) == caught.value.args[0]
+
+
+def test_an_endpoint_without_connections_may_be_drained_that_is_warmed_up_or_waited_for() -> None:
+    with Case(max_size=1) as case:
+        case.pool.suspend()
+        job = spawn(case.cycle, 'waited for')
+        case.waiting(1)
+        case.pool.warm_up('warmed up', 1)
+        case.pool.drain('waited for')
+        case.pool.drain('warmed up')
+        assert case.stats['size'] == 0
+        case.pool.resume()
+        job.result()
+
+
+def test_forgetting_an_unknown_endpoint_does_nothing() -> None:
+    events: list[PoolEvent] = []
+    with Case(on_event=events.append) as case:
+        case.cycle('a')
+        case.pool.forget('b')
+        assert (case.stats['endpoints'], case.stats['idle'], case.stats['closing']) == (1, 1, 0)
         case.pool.drain('a')
-        case.cycle('b')
-        case.pool.drain('a')
-        assert case.manager.calls == ['create b']
+        until(lambda: any(event.kind == 'drained' for event in events))
+        assert [event.endpoint for event in events if event.kind == 'drained'] == ['a']
+
+
+def test_an_endpoint_that_is_drained_over_and_over_while_it_is_used_is_never_called_unknown() -> None:
+    with Case(max_size=2) as case:
+        kept = case.pool.acquire('a')
+        for _ in range(20):
+            case.cycle('a')
+            case.pool.drain('a')
+        case.release(kept)
 
 
 def test_connections_made_after_a_drain_become_idle_beside_drained_ones_in_use() -> None:
@@ -527,16 +590,3 @@ def test_a_connect_in_the_background_ends_idle_in_a_suspended_pool_and_serves_it
         assert case.stats['waiting'] == 1
         case.pool.resume()
         assert job.result() == 'a1'
-
-
-@pytest.mark.parametrize('idle_only', [False, True])
-def test_draining_an_unknown_endpoint_does_nothing(idle_only: bool) -> None:
-    # The pool may just have forgotten it.
-    with Case() as case:
-        case.cycle('a')
-        case.pool.drain('b', idle_only=idle_only)
-        case.pool.forget('b')
-        with pytest.raises(TypeError, match=r'endpoint \[\] of type list: expected a hashable object'):
-            case.pool.drain([])
-        assert (case.stats['endpoints'], case.stats['idle'], case.stats['closing']) == (1, 1, 0)
-        assert case.cycle('a') == 'a1'

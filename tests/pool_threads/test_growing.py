@@ -145,12 +145,19 @@ def test_a_forgotten_endpoint_is_closed_and_not_filled_again() -> None:
         assert case.stats['closed_drained'] == case.stats['created'] == 2
 
 
-def test_any_number_of_callers_may_wait() -> None:
+def test_three_concurrent_waits_end_when_the_pool_is_filled() -> None:
+    """In psycopg_pool the second wait() is refused with a bare AssertionError."""
     gate = Gate()
     with Case() as case:
         case.manager.script('create', gate)
         case.pool.warm_up('a', 1)
+        gate.reached()
         jobs = [spawn(case.pool.wait) for _ in range(3)]
+        for limit in (0, 0.005):
+            # One whose time is up takes nothing from the others.
+            with pytest.raises(PoolTimeout, match="it has 0 of 1 for 'a' connections"):
+                case.pool.wait(timeout=limit)
+        assert not any(job.done for job in jobs)
         gate.open()
         for job in jobs:
             job.result()
@@ -166,6 +173,41 @@ def test_wait_tells_what_is_missing_and_why() -> None:
         with pytest.raises(PoolTimeout, match=r"within 0 s: it has 1 of 3 for 'main' connections") as caught:
             case.pool.wait(timeout=0)
         assert str(caught.value.__cause__) == 'connection refused'
+
+
+def test_wait_of_a_pool_that_is_not_open_says_so() -> None:
+    with Case(open=False, name='orders') as case:
+        case.pool.warm_up('a', 2)
+        with pytest.raises(
+            PoolTimeout, match="'orders' was not filled within 0 s: it is not open yet, and has 0"
+        ) as late:
+            case.pool.wait(timeout=0)
+        assert (late.value.pool, late.value.phase, late.value.waited) == ('orders', 'open', 0)
+        assert case.manager.calls == []
+        job = spawn(case.pool.wait)
+        case.pool.open()
+        job.result()
+        assert case.stats['idle'] == 2
+        case.pool.suspend()
+        case.pool.warm_up('a', 3)
+        with pytest.raises(PoolTimeout, match='it is suspended, and has 2 of 3') as late:
+            case.pool.wait(timeout=0)
+        assert late.value.phase == 'suspended'
+        case.pool.resume()
+        case.pool.wait()
+
+
+def test_endpoints_that_are_seen_once_do_not_stay_with_min_size() -> None:
+    count = 1000
+    with Case(min_size=1, total_max_size=count) as case:
+        for endpoint in range(count):
+            case.cycle(endpoint)
+        assert case.stats['endpoints'] == case.stats['size'] == count
+        case.clock.time += 3600.0
+        # An acquire anywhere closes what is due.
+        case.cycle('last')
+        until(lambda: case.stats['endpoints'] == 1)
+        assert (case.stats['size'], case.stats['created']) == (1, count + 1), 'none is replaced'
 
 
 def test_wait_ends_when_the_pool_is_closed() -> None:

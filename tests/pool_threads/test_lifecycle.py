@@ -66,7 +66,7 @@ def test_a_pool_that_is_not_opened_starts_nothing_and_is_dropped_in_silence() ->
 def test_what_is_to_happen_before_open_may_be_said_before_open() -> None:
     with Case(open=False) as case:
         case.pool.suspend()
-        case.pool.drain('a')
+        case.pool.drain()
         case.pool.wait_idle()
         case.pool.resume()
         case.pool.open()

@@ -124,6 +124,25 @@ def test_a_pool_that_is_made_smaller_and_larger_never_has_more_than_its_limit() 
         assert (case.manager.peak['a'], case.pool.get_size()) == (4, 4)
 
 
+def test_resize_does_not_overshoot_while_connects_are_under_way() -> None:
+    """In psycopg_pool, resize(4, 4) from 2 to 4 made six connections when two were being created."""
+    with Case(min_size=2, max_size=4, max_connecting=4, create_in_background=True) as case:
+        held = case.acquire('a', 2)
+        gates = [Gate(), Gate()]
+        case.manager.script('create', *gates)
+        jobs = [spawn(case.pool.acquire, 'a') for _ in range(2)]
+        for gate in gates:
+            gate.reached()
+        case.pool.resize(min_size=4, max_size=4)
+        assert case.pool.get_size() == 4
+        case.release(*held)
+        for gate in gates:
+            gate.open()
+        case.release(*[job.result() for job in jobs])
+        until(lambda: case.stats['creating'] == 0)
+        assert (case.manager.peak['a'], case.stats['created'], case.pool.get_size()) == (4, 4, 4)
+
+
 @pytest.mark.parametrize(
     ('changes', 'error', 'message'),
     [

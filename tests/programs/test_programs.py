@@ -82,6 +82,38 @@ def test_a_program_that_does_not_close_its_pool_ends(runtime: str, collector: bo
     assert run(runtime, body, warnings=warnings) == '4\n'
 
 
+@pytest.mark.leak
+@RUNTIMES
+def test_exit_without_close_prints_nothing(runtime: str) -> None:
+    body = """
+    class Checked(Manager):
+        async def check_aliveness(self, endpoint, conn, timeout=None):
+            return True
+
+    async def main():
+        global pool, held
+        pool = ConnectionPool(
+            Checked(),
+            background_collector=True,
+            min_size=2,
+            create_in_background=True,
+            keepalive_interval=60,
+            on_event=print_nothing,
+        )
+        pool.warm_up('a', 3)
+        await pool.wait()
+        held = await pool.acquire('a')
+        await pool.release(await pool.acquire('b'))
+        await pool.drain('b')
+
+    def print_nothing(event):
+        pass
+
+    run(main)
+    """
+    assert run(runtime, body) == ''
+
+
 AT_THE_END = """
 import atexit, os, signal
 

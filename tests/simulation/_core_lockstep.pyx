@@ -1183,8 +1183,9 @@ cdef class World:
     cdef bint ask_drain(self) except -1:
         cdef int endpoint = self.dice.below(self.endpoint_count)
         cdef bint idle_only = self.dice.one_in(3)
-        self.model.drain(endpoint, self.now, idle_only)
-        self.core.drain(self.endpoints[endpoint], self.now, idle_only)
+        cdef bint known = self.model.drain(endpoint, self.now, idle_only) == 1
+        if self.core.drain(self.endpoints[endpoint], self.now, idle_only) != known:
+            raise AssertionError(f'drain of endpoint {endpoint}: expected {known}')
         self.look_at_all = True
         return True
 

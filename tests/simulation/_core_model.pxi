@@ -1312,6 +1312,7 @@ cdef class Model:
         return 0
 
     cdef int drain(self, int endpoint, double now, bint idle_only) except -1:
+        # 0 if the endpoint is unknown.
         # "Draining": what is idle is closed now, in the order in which it would be closed as surplus, core ones first.
         cdef Conn conn
         cdef bint relief_ended
@@ -1336,7 +1337,7 @@ cdef class Model:
         if relief_ended:
             self.dispatch(for_worker=True)
         end_step(self, now)
-        return 0
+        return 1
 
     cdef bint has_outlived(self, double now) except -1:
         cdef Conn conn

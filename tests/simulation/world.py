@@ -22,6 +22,7 @@ from gcpool import _parameters
 from gcpool.exceptions import (
     ConnectionNotAcquired,
     ConnectionPoolClosedError,
+    ConnectionPoolNotFound,
     DiscardConnection,
     EndpointDown,
     PoolSuspended,
@@ -1265,7 +1266,8 @@ class World:
     def drain(self, server: Server, idle_only: bool) -> Steps:
         self.resizing += 1
         try:
-            with self.draining(server, idle_only):
+            # The pool may have forgotten the endpoint.
+            with self.draining(server, idle_only), contextlib.suppress(ConnectionPoolNotFound):
                 yield from self.runtime.drain_pool(server.number, idle_only)
         except self.runtime.interruptions:
             self.runtime.recover()

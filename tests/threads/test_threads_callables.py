@@ -100,7 +100,13 @@ def test_the_connect_of_a_driver_will_do() -> None:
         conn.execute('select 1')
 
 
-@pytest.mark.parametrize('name', ['create', 'dispose', 'check_aliveness', 'on_acquire', 'on_release', 'is_broken'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        *('create', 'dispose', 'check_aliveness', 'on_acquire', 'on_release', 'is_broken'),
+        *('is_refusal', 'is_hopeless', 'describe_endpoint'),
+    ],
+)
 @pytest.mark.parametrize('kind', ['function', 'object'])
 def test_a_coroutine_function_is_refused(name: str, kind: str) -> None:
     async def function(*args: Any) -> None:

@@ -43,33 +43,39 @@ cdef bint drain_pool(PoolCore core, EndpointPool ep, double now, bint idle_only)
 
 
 cdef int drain(PoolCore core, list pools, double now, bint idle_only) except -1:
-    # No lock is held.
+    # No lock is held. Returns how many of them the pool has not forgotten meanwhile.
     cdef EndpointPool ep
     cdef bint relief_ended = False
-    cdef bint done
+    cdef bint known, done
+    cdef int count = 0
     cdef Chain served = Chain(NULL, NULL, 0)
     for ep in pools:
         gcp_lock(&core.lock)
         relief_ended = advance_relief(core, now) or relief_ended
         gcp_lock(&ep.lock)
-        done = ep.forgotten or made_before_fork(core, ep.fork_epoch) or drain_pool(core, ep, now, idle_only)
+        known = not ep.forgotten and not made_before_fork(core, ep.fork_epoch)
+        done = not known or drain_pool(core, ep, now, idle_only)
         note_short(core, ep, now)
         gcp_unlock(&ep.lock)
         gcp_unlock(&core.lock)
         if not done:
             raise MemoryError
+        count += known
     gcp_lock(&core.lock)
     if relief_ended:
         dispatch(core, &core.doomed_for_worker, &served)
     gcp_unlock(&core.lock)
     notify_all(core, &served)
-    return 0
+    return count
 
 
 cdef int drain_endpoint(PoolCore core, object endpoint, double now, bint idle_only) except -1:
-    cdef EndpointPool ep = find_pool(core, endpoint)
-    if ep is None:
-        hash_of(endpoint)
-    else:
-        drain(core, [ep], now, idle_only)
-    return 0
+    # 0 if the endpoint is unknown. One that was forgotten just now may be known again, from an acquire in between.
+    cdef EndpointPool ep
+    while True:
+        ep = find_pool(core, endpoint)
+        if ep is None:
+            hash_of(endpoint)
+            return 0
+        if drain(core, [ep], now, idle_only) or not ep.forgotten:
+            return 1

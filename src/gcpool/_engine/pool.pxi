@@ -495,9 +495,10 @@ cdef class PoolCore:
         """Doom the idle connections of an endpoint, for a worker; those in use are closed when they are released.
 
         :param idle_only: whether those in use are left alone
+        :return: False if the endpoint is unknown: it has nothing, and nothing is kept for it
         :raises TypeError: when the endpoint is not hashable
         """
-        drain_endpoint(self, endpoint, now, idle_only)
+        return drain_endpoint(self, endpoint, now, idle_only) == 1
 
     def drain_all(self, double now, bint idle_only=False):
         """:py:meth:`drain` for every endpoint."""

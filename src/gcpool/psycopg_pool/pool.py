@@ -424,7 +424,7 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
 
     def drain(self) -> None:
         """Replace all connections by new ones: those in use when they are returned."""
-        self._engine.drain(ENDPOINT)
+        self._engine.drain()
 
     def reconnect_failed(self) -> None:
         """Called when connects have failed for ``reconnect_timeout`` seconds, and again after as many more."""

@@ -422,7 +422,7 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
 
     async def drain(self) -> None:
         """Replace all connections by new ones: those in use when they are returned."""
-        await self._engine.drain(ENDPOINT)
+        await self._engine.drain()
 
     async def reconnect_failed(self) -> None:
         """Called when connects have failed for ``reconnect_timeout`` seconds, and again after as many more."""
