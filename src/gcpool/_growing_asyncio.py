@@ -19,7 +19,7 @@ from ._core import (
 from ._parameters import check_optional_seconds, check_pin
 from ._signal_handlers import is_of_signal_handler
 from ._time_limits import get_deadline, seconds
-from .exceptions import ConnectError, ConnectionPoolClosedError, EndpointDown, PoolTimeout
+from .exceptions import ConnectError, ConnectionPoolClosedError, EndpointDown, PoolTimeout, make_pool_timeout
 from .managers import ConnectionT, EndpointT
 
 __all__ = ['AsyncGrowing']
@@ -100,10 +100,12 @@ class AsyncGrowing(AsyncPool, Generic[EndpointT, ConnectionT]):
             text = self._observer.text
             progress = ', '.join(f'{has} of {size} for {text(endpoint)}' for endpoint, has, size in missing)
             errors = (core.last_connect_error(endpoint, 0.0) for endpoint, _, _ in missing)
-            late = PoolTimeout(
-                f'{self._observer.pool_text} was not filled within {seconds(timeout)}: it has {progress} connections'
+            late = make_pool_timeout(
+                f'{self._observer.pool_text} was not filled within {seconds(timeout)}: it has {progress} connections',
+                self._observer.name,
+                timeout,
+                phase='creating',
             )
-            late.pool, late.phase, late.waited = self._observer.name, 'creating', timeout
             raise late from next((error for error in errors if error is not None), None)
 
     async def _connect(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
