@@ -151,7 +151,7 @@ coverage: $(VENV)/.built $(VENV)/.group-test
 # programs of their own, and those that collect garbage at every allocation, which take minutes when they are traced.
 CORE_COVERAGE ?= 75
 COVERAGE_TESTS := $(addprefix $(CURDIR)/,$(filter-out tests/engine/test_memory.py tests/engine/test_threads.py,$(wildcard tests/engine/test_*.py)) \
-	$(addprefix tests/pool/test_,$(addsuffix .py,api bad_input behaviour close contexts faults)) tests/asyncio_/test_event_loop.py \
+	$(addprefix tests/pool/test_,$(addsuffix .py,api bad_input behaviour close contexts faults holders monitoring)) tests/asyncio_/test_event_loop.py \
 	$(addprefix tests/pool_threads/test_,$(addsuffix .py,api bad_input)))
 
 # Seconds for each of the four parts of the simulator: of the clock, with a new seed each time. With CI=true, as for

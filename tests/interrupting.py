@@ -1,21 +1,28 @@
-"""Exceptions as signal handlers raise them, at each place where the interpreter looks for signals, one place at a time.
+"""Exceptions as signal handlers raise them, without signals and without luck.
 
-That is where a function begins or a coroutine goes on, after each call of something that is not written in Python, and
-at each jump back. A tracer raises there, which needs no signals and no luck.
+:py:func:`interrupt` raises in one method; :py:class:`Interruptor` at each place where the interpreter looks for
+signals, one place at a time: where a function begins or a coroutine goes on, after each call of something that is not
+written in Python, and at each jump back.
 """
 
 import asyncio
 import dis
+import inspect
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from tests.support import Interruption
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ['Interruption', 'Interruptor']
+__all__ = ['Interruptor', 'interrupt']
 
 # After these the interpreter looks for signals; 3.11 does so after CALL only, and not after its PRECALL.
 LOOKED_AFTER = {
@@ -24,8 +31,47 @@ LOOKED_AFTER = {
 }
 
 
-class Interruption(BaseException):
-    """What a signal handler raises."""
+def interrupt(
+    owner: object,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    after: int = 0,
+    when: Callable[[], bool] = lambda: True,
+    at_end: bool = False,
+) -> list[Interruption]:
+    """Have a signal handler raise in a method, once.
+
+    :param owner: the class or the object
+    :param name: the method
+    :param after: how often it is called before that
+    :param when: calls are not counted while this is False
+    :param at_end: whether the method has done its work then
+    :return: what was raised; its traceback holds on to all frames that it went through
+    """
+    method = getattr(owner, name)
+    raised: list[Interruption] = []
+    calls = itertools.count()
+
+    def look_for_signals(is_end: bool) -> None:
+        if is_end == at_end and when() and next(calls) == after:
+            raised.append(Interruption(f'in {name}'))
+            raise raised[0]
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        look_for_signals(False)
+        result = method(*args, **kwargs)
+        look_for_signals(True)
+        return result
+
+    async def run(*args: Any, **kwargs: Any) -> Any:
+        look_for_signals(False)
+        result = await method(*args, **kwargs)
+        look_for_signals(True)
+        return result
+
+    monkeypatch.setattr(owner, name, run if inspect.iscoroutinefunction(method) else call)
+    return raised
 
 
 def _current_task() -> 'asyncio.Task[Any] | None':
@@ -38,6 +84,7 @@ def _current_task() -> 'asyncio.Task[Any] | None':
 class Interruptor:
     """Raises at one of the places that code of a directory, or of some functions, passes while this is entered.
 
+    A tracer raises there.
     On asyncio only in the task that has entered it: nobody awaits the tasks of a pool.
 
     :param number: which of them, from 0

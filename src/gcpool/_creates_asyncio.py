@@ -9,7 +9,7 @@ from ._core import AsyncPool, Entry, Growing
 from ._disposals_asyncio import PAUSE, is_being_cancelled, set_limit, timeout_scope
 from ._signal_handlers import is_of_signal_handler
 from ._time_limits import seconds
-from .exceptions import PoolTimeout
+from .exceptions import PoolTimeout, make_pool_timeout
 
 if TYPE_CHECKING:
     from ._workers.core_timer import CoreTimer
@@ -124,11 +124,12 @@ class AsyncCreates(AsyncPool):
             self._tell_end_of_outage(ticket)
 
     def _timeout_of_create(self, ticket: Entry) -> PoolTimeout:
-        late = PoolTimeout(
+        return make_pool_timeout(
             f'{self._observer.pool_text}: create() for endpoint {self._observer.text(ticket.endpoint)} did not end '
-            f'within the create_timeout of {seconds(self._create_timeout)}'
+            f'within the create_timeout of {seconds(self._create_timeout)}',
+            self._observer.name,
+            self._create_timeout,
+            phase='creating',
+            endpoint=self._observer.shown(ticket.endpoint),
+            limit='create_timeout',
         )
-        late.pool, late.phase, late.limit = self._observer.name, 'creating', 'create_timeout'
-        late.endpoint = self._observer.shown(ticket.endpoint)
-        late.waited = self._create_timeout
-        return late

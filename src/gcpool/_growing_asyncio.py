@@ -19,7 +19,7 @@ from ._core import (
 from ._parameters import check_optional_seconds, check_pin
 from ._signal_handlers import is_of_signal_handler
 from ._time_limits import get_deadline, seconds
-from .exceptions import ConnectError, ConnectionPoolClosedError, EndpointDown, PoolTimeout
+from .exceptions import ConnectError, ConnectionPoolClosedError, EndpointDown, PoolTimeout, make_pool_timeout
 from .managers import ConnectionT, EndpointT
 
 __all__ = ['AsyncGrowing']
@@ -107,11 +107,13 @@ class AsyncGrowing(AsyncPool, Generic[EndpointT, ConnectionT]):
                 phase, why = 'open', 'is not open yet, and '
             elif core.is_suspended:
                 phase, why = 'suspended', 'is suspended, and '
-            late = PoolTimeout(
+            late = make_pool_timeout(
                 f'{self._observer.pool_text} was not filled within {seconds(timeout)}: it {why}has {progress} '
-                'connections'
+                'connections',
+                self._observer.name,
+                timeout,
+                phase=phase,
             )
-            late.pool, late.phase, late.waited = self._observer.name, phase, timeout
             raise late from next((error for error in errors if error is not None), None)
 
     async def _connect(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:

@@ -17,7 +17,7 @@ from .exceptions import (
     ConnectionPoolNotFound,
     PoolInUse,
     PoolNotSuspended,
-    PoolTimeout,
+    make_pool_timeout,
 )
 from .managers import ConnectionT, EndpointT
 
@@ -307,12 +307,12 @@ class AsyncLifecycle(AsyncServing[EndpointT, ConnectionT], Generic[EndpointT, Co
                 if not core.watch_use(waiter):
                     return
                 if not await self._wait(signal, deadline, core.unwatch, waiter):
-                    late = PoolTimeout(
+                    raise make_pool_timeout(
                         f'{self._observer.pool_text}: {core.used} connections were still in use after '
-                        f'{seconds(timeout)}'
+                        f'{seconds(timeout)}',
+                        self._observer.name,
+                        timeout,
                     )
-                    late.pool, late.waited = self._observer.name, timeout
-                    raise late
             except BaseException:
                 core.unwatch(waiter)
                 raise

@@ -7,7 +7,7 @@ from ._health import health_of
 from ._holders import Frame, Holder, Holding, describe
 from ._statistics import Health, Histogram, PoolStats
 from ._time_limits import seconds
-from .exceptions import PoolTimeout
+from .exceptions import PoolTimeout, make_pool_timeout
 from .managers import ConnectionT, EndpointT
 from .observers import PoolEvent
 
@@ -197,19 +197,19 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         holders: list[Holder] = []
         if core.records_holders:
             holders = self._holding.list(self, *([] if limit == 'total_max_size' else [endpoint]))
-        error = PoolTimeout(
+        error = make_pool_timeout(
             f'{observer.pool_text}: timed out after {seconds(timeout)} {what % observer.text(endpoint)}'
-            f'{describe(holders)}'
+            f'{describe(holders)}',
+            observer.name,
+            core.now() - deadline + timeout,
+            phase=phase,
+            endpoint=observer.shown(endpoint),
+            limit=limit,
+            stats=stats,
+            holders=holders[:3],
         )
-        error.holders = tuple(holders[:3])
-        error.pool = observer.name
-        error.endpoint = observer.shown(endpoint)
-        error.phase = phase
-        error.waited = core.now() - deadline + timeout
-        error.limit = limit
-        error.size, error.in_use = stats['size'], stats['in_use']
-        error.idle, error.waiting = stats['idle'], stats['waiting']
-        # Also if it is None: the error of a cancelled call, from which this comes, says nothing.
+        # The core has the error of an outage, the observer that of a single connect that failed while others waited. If
+        # neither has one, the cause is None: the error of a cancelled call, from which this comes, says nothing.
         began = deadline - timeout
         error.__cause__ = core.last_connect_error(endpoint, began) or observer.connect_error(endpoint, began)
         if not error.waiting and phase != 'slot':

@@ -6,6 +6,7 @@ The pool never wraps an exception of a connection manager: the caller gets it un
 
 import functools
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = [
@@ -136,6 +137,31 @@ else:
 
     class PoolTimeout(_TimedOut, TimeoutError, _AsyncioTimeoutError):
         """A timeout expired. See the base class for what it tells about the acquire."""
+
+
+def make_pool_timeout(
+    message: str,
+    pool: str,
+    waited: float | None,
+    *,
+    phase: str | None = None,
+    endpoint: Any = None,
+    limit: str | None = None,
+    stats: Mapping[str, int] | None = None,
+    holders: Sequence[Any] = (),
+) -> PoolTimeout:
+    """Build the PoolTimeout of a pool, with its attributes.
+
+    :param stats: the gauges that the attributes ``size``, ``in_use``, ``idle`` and ``waiting`` show
+    """
+    late = PoolTimeout(message)
+    late.pool, late.waited = pool, waited
+    late.phase, late.endpoint, late.limit = phase, endpoint, limit
+    if stats is not None:
+        late.size, late.in_use = stats['size'], stats['in_use']
+        late.idle, late.waiting = stats['idle'], stats['waiting']
+    late.holders = tuple(holders)
+    return late
 
 
 class TooManyRequests(BaseError):

@@ -11,6 +11,7 @@ from gcpool._workers.core_timer import CoreTimer
 from gcpool._workers.loop_timer import LoopTimer
 from gcpool.asyncio import ConnectionPool
 from tests.asyncio_.runtime import spawn, until
+from tests.interrupting import interrupt
 from tests.pool.support import Case, Gate
 from tests.support import Clock, Interruption
 
@@ -56,22 +57,9 @@ async def test_releases_find_the_timer_set_though_it_fires_at_once() -> None:
 
 
 @pytest.fixture
-def interruptions(monkeypatch: pytest.MonkeyPatch) -> list[Interruption]:
-    """What signal handlers are to raise, one after the other. A timer counts as lost as soon as its time has passed."""
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timer counts as lost as soon as its time has passed."""
     monkeypatch.setattr('gcpool._workers.loop_timer.TIMER_LATENESS', 0.0)
-    return []
-
-
-def interrupt(owner: type[Any], name: str, interruptions: list[Interruption], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a method raise the interruptions where it begins."""
-    method = getattr(owner, name)
-
-    def interrupted(*args: Any) -> Any:
-        if interruptions:
-            raise interruptions.pop()
-        return method(*args)
-
-    monkeypatch.setattr(owner, name, interrupted)
 
 
 async def until_failed() -> None:
@@ -91,11 +79,10 @@ async def until_past(time: float) -> None:
 
 @pytest.mark.parametrize('owner', [LoopTimer, AsyncCollector])
 async def test_a_signal_that_comes_as_the_collector_s_timer_rings_does_not_end_collecting(
-    owner: type[Any], interruptions: list[Interruption], monkeypatch: pytest.MonkeyPatch
+    owner: type[Any], impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    interrupt(owner, '_fire', interruptions, monkeypatch)
+    interrupt(owner, '_fire', monkeypatch)
     async with Case(background_collector=True, min_idle=0, idle_timeout=SHORT) as case:
-        interruptions.append(Interruption('in _fire'))
         await case.cycle('a')
         collector: Any = case.pool._collector
         handle = collector._timer._handle
@@ -113,9 +100,10 @@ async def test_a_signal_that_comes_as_the_collector_s_timer_rings_does_not_end_c
     [(LoopTimer, '_fire'), (CoreTimer, '_fire'), (Clock, '__call__'), (ConnectionPool, '_begin_disposals')],
 )
 async def test_a_signal_that_comes_as_the_pool_looks_again_does_not_keep_it_from_that(
-    owner: type[Any], name: str, interruptions: list[Interruption], monkeypatch: pytest.MonkeyPatch
+    owner: type[Any], name: str, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    interrupt(owner, name, interruptions, monkeypatch)
+    rings = asyncio.Event()
+    interrupt(owner, name, monkeypatch, when=rings.is_set)
     async with Case(max_size=1, total_max_size=2) as case:
         core_timer = case.pool._timer
 
@@ -134,7 +122,7 @@ async def test_a_signal_that_comes_as_the_pool_looks_again_does_not_keep_it_from
         ring_soon()
         handle = core_timer._timer._handle
         assert handle is not None
-        interruptions.append(Interruption(name))
+        rings.set()
         await until_failed()
         if name == '_fire':
             await until_past(core_timer._timer._fires_at)

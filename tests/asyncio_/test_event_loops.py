@@ -14,6 +14,7 @@ import pytest
 
 from gcpool._core import PARALLEL_DISPOSALS
 from gcpool.asyncio import ConnectionPool
+from tests.asyncio_.scenarios import ACQUIRES, CLOSES, POINTS, SCENARIOS, Scenario, count
 from tests.asyncio_.stepping import (
     DAY,
     HOUR,
@@ -32,7 +33,6 @@ from tests.asyncio_.stepping import (
     turns,
     until,
 )
-from tests.asyncio_.test_cancellation import ACQUIRES, CLOSES, POINTS, SCENARIOS, Scenario, count
 from tests.pool.support import Manager
 from tests.support import PATIENCE, dropped_pools
 

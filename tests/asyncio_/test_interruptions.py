@@ -2,44 +2,15 @@
 
 import asyncio
 import contextlib
-import inspect
-import itertools
 from typing import Any
 
 import pytest
 
 from gcpool.asyncio import ConnectionPool
 from tests.asyncio_.runtime import spawn
+from tests.interrupting import interrupt
 from tests.pool.support import Case, Manager, OnlyJudging, OnlyResetting
 from tests.support import Connection, Interruption
-
-
-def interrupt(name: str, monkeypatch: pytest.MonkeyPatch, *, after: int = 0) -> list[Interruption]:
-    """Have a signal handler raise where a method of the pools begins, once.
-
-    :param name: the method
-    :param after: how often it is called before that
-    :return: what was raised; its traceback holds on to all frames that it went through
-    """
-    method = getattr(ConnectionPool, name)
-    raised: list[Interruption] = []
-    calls = itertools.count()
-
-    def look_for_signals() -> None:
-        if next(calls) == after:
-            raised.append(Interruption(name))
-            raise raised[0]
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        look_for_signals()
-        return method(*args, **kwargs)
-
-    async def run(*args: Any, **kwargs: Any) -> Any:
-        look_for_signals()
-        return await method(*args, **kwargs)
-
-    monkeypatch.setattr(ConnectionPool, name, run if inspect.iscoroutinefunction(method) else call)
-    return raised
 
 
 def note_errors() -> list[BaseException]:
@@ -51,20 +22,11 @@ def note_errors() -> list[BaseException]:
 
 @pytest.mark.parametrize('queued', [False, True], ids=['before', 'after'])
 async def test_a_waiter_that_is_being_woken_is_woken(queued: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    loop = asyncio.get_running_loop()
-    call_soon = loop.call_soon
-
-    def interrupted(*args: Any, **kwargs: Any) -> asyncio.Handle:
-        monkeypatch.undo()
-        if queued:
-            call_soon(*args, **kwargs)
-        raise Interruption
-
     async with Case(max_size=1) as case:
         conn = await case.pool.acquire('a')
         waiter = spawn(case.pool.acquire, 'a')
         await case.waiting(1)
-        monkeypatch.setattr(loop, 'call_soon', interrupted)
+        interrupt(asyncio.get_running_loop(), 'call_soon', monkeypatch, at_end=queued)
         with pytest.raises(Interruption):
             await case.release(conn)
         assert await waiter.result() is conn
@@ -89,7 +51,7 @@ async def test_a_connection_counts_as_broken_if_the_manager_could_not_be_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with Case(OnlyJudging()) as case:
-        raised = interrupt('_judge', monkeypatch)
+        raised = interrupt(ConnectionPool, '_judge', monkeypatch)
         with pytest.raises(Interruption):
             async with case.pool.connection('a'):
                 raise ValueError
@@ -107,7 +69,7 @@ async def test_what_a_release_has_doomed_is_closed_for_who_waits(place: str, mon
         waiter = spawn(case.pool.acquire, 'b')
         await case.waiting(1)
         errors = note_errors()
-        raised = interrupt(place, monkeypatch)
+        raised = interrupt(ConnectionPool, place, monkeypatch)
         with contextlib.suppress(Interruption):
             await case.release(conn)
         await case.release(await waiter.result())
@@ -121,7 +83,7 @@ async def test_close_closes_all_though_the_end_of_a_task_is_not_noted(monkeypatc
     manager = Manager()
     pool: ConnectionPool[str, Connection] = ConnectionPool(manager, min_idle=0, idle_timeout=0)
     errors = note_errors()
-    raised = interrupt('_lane_ended', monkeypatch)
+    raised = interrupt(ConnectionPool, '_lane_ended', monkeypatch)
     await pool.release(await pool.acquire('a'), 'a')
     await pool.close()
     assert len(raised) == 1
@@ -137,7 +99,7 @@ async def test_a_dispose_that_was_not_begun_is_left_to_the_next_task(
     async with Case(min_idle=0, idle_timeout=0, dispose_batch_size=10, background_collector=True) as case:
         conns = await case.acquire('a', 3)
         errors = note_errors()
-        raised = interrupt(place, monkeypatch, after=after)
+        raised = interrupt(ConnectionPool, place, monkeypatch, after=after)
         with contextlib.suppress(Interruption):
             await case.release(*conns)
             await case.pool.close()

@@ -16,6 +16,7 @@ import pytest
 from gcpool._core import Disposal
 from gcpool.asyncio import ConnectionPool
 from tests.asyncio_.runtime import spawn, until
+from tests.interrupting import interrupt
 from tests.pool.support import Case, CheckingManager, JudgingManager, Manager
 from tests.support import PATIENCE, Connection, Interruption
 from tests.threads.runtime import Job as ThreadJob
@@ -317,23 +318,14 @@ async def test_a_context_that_another_thread_ends_does_not_break_what_was_releas
 async def test_a_signal_does_not_keep_what_another_thread_has_dropped(
     where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    interruptions = [Interruption('in the loop')]
     unraisable: list[Any] = []
-    loop = asyncio.get_running_loop()
-    method = getattr(loop, where)
-
-    def interrupted(*args: Any, **options: Any) -> Any:
-        if interruptions:
-            raise interruptions.pop()
-        return method(*args, **options)
-
     async with Case() as case:
         contexts: list[Any] = []
         # Without the GIL an object is freed in the thread that made it, if that is still there.
         in_thread(lambda: contexts.append(case.pool.connection('a')))
         await contexts[0].__aenter__()
         monkeypatch.setattr(sys, 'unraisablehook', lambda report: unraisable.append(report.exc_type))
-        monkeypatch.setattr(loop, where, interrupted)
+        interrupt(asyncio.get_running_loop(), where, monkeypatch)
         in_thread(contexts.clear)
         await until(lambda: case.stats['acquired'] == 0)
         assert unraisable == [Interruption]

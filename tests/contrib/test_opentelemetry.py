@@ -15,7 +15,7 @@ from gcpool.contrib.http import HttpConnectionManager
 from gcpool.contrib.sqlite3 import SqliteConnectionManager
 from gcpool.threading import ConnectionPool
 from tests.conftest import QUICK
-from tests.monitor.support import AsyncManager, Manager
+from tests.monitor.support import AsyncManager, Manager, modules_called
 from tests.support import PATIENCE, program_environment
 
 pytest.importorskip('opentelemetry.sdk.metrics', exc_type=ImportError)
@@ -188,22 +188,8 @@ def test_after_many_cycles_in_many_threads_no_count_is_lost(reader: Reader, pool
 def test_neither_an_acquire_nor_a_release_does_anything_for_it(
     reader: Reader, pool: ConnectionPool[Any, object]
 ) -> None:
-    called: list[str] = []
-
-    def profile(frame: Any, event: str, argument: object) -> None:
-        if event == 'call':
-            called.append(frame.f_globals.get('__name__', ''))
-
     instrument(pool, reader.provider)
-    pool.release(pool.acquire('a'))
-    sys.setprofile(profile)
-    try:
-        for _ in range(100):
-            pool.release(pool.acquire('a'))
-            with pool.connection('a'):
-                pass
-    finally:
-        sys.setprofile(None)
+    called = modules_called(pool)
     assert not [name for name in called if 'opentelemetry' in name or 'monitor' in name]
 
 

@@ -5,7 +5,6 @@ import gc
 import json
 import math
 import re
-import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +14,7 @@ import pytest
 import gcpool.asyncio
 from gcpool.threading import ConnectionPool
 from tests.conftest import QUICK
-from tests.monitor.support import AsyncManager, Manager
+from tests.monitor.support import AsyncManager, Manager, modules_called
 from tests.pages import ROOT
 
 prometheus_client = pytest.importorskip('prometheus_client')
@@ -135,22 +134,8 @@ def test_after_many_cycles_in_many_threads_no_count_is_lost(
 def test_neither_an_acquire_nor_a_release_does_anything_for_it(
     registry: CollectorRegistry, pool: ConnectionPool[Any, object]
 ) -> None:
-    called: list[str] = []
-
-    def profile(frame: Any, event: str, argument: object) -> None:
-        if event == 'call':
-            called.append(frame.f_globals.get('__name__', ''))
-
     PoolCollector(pool, registry=registry)
-    pool.release(pool.acquire('a'))
-    sys.setprofile(profile)
-    try:
-        for _ in range(100):
-            pool.release(pool.acquire('a'))
-            with pool.connection('a'):
-                pass
-    finally:
-        sys.setprofile(None)
+    called = modules_called(pool)
     assert not [name for name in called if 'prometheus' in name or 'monitor' in name]
     assert value(scrape(registry), 'acquires_total', pool='orders') == 201
 

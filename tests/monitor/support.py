@@ -1,5 +1,6 @@
-"""What the tests of watching share: a manager that connects to nothing, and pools by their names in a snapshot."""
+"""What the tests of watching share: a manager that connects to nothing, pools in a snapshot, and what a cycle calls."""
 
+import sys
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -42,3 +43,23 @@ def threads_called(name: str) -> list[threading.Thread]:
 def counts(stats: Mapping[str, int]) -> dict[str, int]:
     """Statistics without what changes from one look to the next, though nothing happens."""
     return {name: value for name, value in stats.items() if name != 'longest_held'}
+
+
+def modules_called(pool: gcpool.threading.ConnectionPool[Any, Any]) -> list[str]:
+    """The modules of the Python functions that 200 acquires and releases call, after the first one of all."""
+    called: list[str] = []
+
+    def profile(frame: Any, event: str, argument: object) -> None:
+        if event == 'call':
+            called.append(frame.f_globals.get('__name__', ''))
+
+    pool.release(pool.acquire('a'))
+    sys.setprofile(profile)
+    try:
+        for _ in range(100):
+            pool.release(pool.acquire('a'))
+            with pool.connection('a'):
+                pass
+    finally:
+        sys.setprofile(None)
+    return called

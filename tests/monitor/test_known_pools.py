@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import sys
 import weakref
 from typing import Any
 
@@ -12,7 +11,7 @@ import gcpool.asyncio
 from gcpool import monitor
 from gcpool._pools import by_name, open_pools
 from gcpool.threading import ConnectionPool, NullConnectionPool
-from tests.monitor.support import AsyncManager, Manager, counts, pool_in
+from tests.monitor.support import AsyncManager, Manager, counts, modules_called, pool_in
 
 
 def known(*pools: Any) -> list[Any]:
@@ -96,22 +95,8 @@ def test_pools_of_one_name_are_summed() -> None:
 
 
 def test_neither_an_acquire_nor_a_release_knows_of_it() -> None:
-    called: list[str] = []
-
-    def profile(frame: Any, event: str, argument: object) -> None:
-        if event == 'call':
-            called.append(frame.f_globals.get('__name__', ''))
-
     with ConnectionPool(Manager(), name='quick') as pool:
         monitor.snapshot()
-        pool.release(pool.acquire('a'))
-        sys.setprofile(profile)
-        try:
-            for _ in range(100):
-                pool.release(pool.acquire('a'))
-                with pool.connection('a'):
-                    pass
-        finally:
-            sys.setprofile(None)
+        called = modules_called(pool)
         assert not [name for name in called if 'monitor' in name or 'pools' in name]
         assert pool.get_stats()['acquires'] == 201

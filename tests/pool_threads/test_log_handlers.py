@@ -171,10 +171,10 @@ IN_THE_CALLER = [
 def test_an_interruption_in_a_handler_loses_nothing(
     message: str, event: Callable[[Case], Any], handler: FailingHandler
 ) -> None:
-    interrupt(message, event, handler, Interruption('in a handler'))
+    raise_in_handler(message, event, handler, Interruption('in a handler'))
 
 
-def interrupt(message: str, event: Callable[[Case], Any], handler: FailingHandler, error: BaseException) -> None:
+def raise_in_handler(message: str, event: Callable[[Case], Any], handler: FailingHandler, error: BaseException) -> None:
     """The exception reaches the caller. Steps of the event may have been skipped, but no connection or slot is lost."""
     with make_case() as case:
         handler.error, handler.start = error, message

@@ -10,7 +10,8 @@ import pytest
 import gcpool.psycopg_pool
 from gcpool.psycopg_pool import AsyncConnectionPool, AsyncNullConnectionPool
 from tests.asyncio_.runtime import until
-from tests.interrupting import Interruption, Interruptor
+from tests.interrupting import Interruptor
+from tests.support import Interruption
 
 # Of a coroutine that is interrupted before its first step.
 pytestmark = [

@@ -14,8 +14,9 @@ from gcpool._workers.before_fork import dismiss_idle_threads, idle_threads, reca
 from gcpool._workers.collector_threads import SyncCollector
 from gcpool.exceptions import DiscardConnection
 from gcpool.threading import ConnectionPool
+from tests.interrupting import interrupt
 from tests.pool_threads.support import Case, JudgingManager, Manager
-from tests.pool_threads.test_log_handlers import EVENTS, FailingHandler, evict, find_one_dead, interrupt
+from tests.pool_threads.test_log_handlers import EVENTS, FailingHandler, evict, find_one_dead, raise_in_handler
 from tests.programs.runner import run_program
 from tests.support import PATIENCE, Interruption
 from tests.threads.runtime import spawn, until
@@ -144,7 +145,7 @@ def test_what_a_handler_raises_that_is_no_exception_reaches_the_thread_and_loses
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
     try:
-        interrupt(message, event, handler, error)
+        raise_in_handler(message, event, handler, error)
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
@@ -402,30 +403,13 @@ def until_idle(*cases: Case) -> None:
     until(lambda: {thread_of(case) for case in cases} <= {*idle_threads})
 
 
-def interrupt_once(name: str, after: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have one call of a collector's method raise, before or after it has done its work."""
-    method = getattr(SyncCollector, name)
-    interruptions = [Interruption(f'in {name}')]
-
-    def interrupted(*args: Any) -> Any:
-        interruption = interruptions.pop() if interruptions else None
-        if interruption is not None and not after:
-            raise interruption
-        result = method(*args)
-        if interruption is not None:
-            raise interruption
-        return result
-
-    monkeypatch.setattr(SyncCollector, name, interrupted)
-
-
 def test_a_collector_is_started_again_after_a_fork_that_was_interrupted_where_it_had_just_been_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with Case(background_collector=True) as case:
         until_idle(case)
         ended = thread_of(case)
-        interrupt_once('dismiss', after=True, monkeypatch=monkeypatch)
+        interrupt(SyncCollector, 'dismiss', monkeypatch, at_end=True)
         with pytest.raises(Interruption, match='in dismiss'):
             dismiss_idle_threads()
         recall_dismissed()
@@ -439,7 +423,7 @@ def test_a_collector_is_started_again_after_a_fork_though_starting_another_one_w
     with Case(background_collector=True) as case, Case(background_collector=True) as other:
         until_idle(case, other)
         dismiss_idle_threads()
-        interrupt_once('recall', after=False, monkeypatch=monkeypatch)
+        interrupt(SyncCollector, 'recall', monkeypatch)
         with pytest.raises(Interruption, match='in recall'):
             recall_dismissed()
         assert sorted(each.pool._collector._lives() for each in (case, other)) == [False, True]

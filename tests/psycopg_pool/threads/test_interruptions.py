@@ -11,7 +11,8 @@ import pytest
 
 import gcpool.psycopg_pool
 from gcpool.psycopg_pool import ConnectionPool, NullConnectionPool
-from tests.interrupting import Interruption, Interruptor
+from tests.interrupting import Interruptor
+from tests.support import Interruption
 from tests.threads.runtime import until
 
 # Of a coroutine that is interrupted before its first step.

@@ -1,44 +1,20 @@
-"""What a pool does besides acquire and release, disturbed at each await as in :py:mod:`test_cancellation`.
+"""What a pool does besides acquire and release, and acquires that the pool itself connects for: more scenarios.
 
-The pool itself connects here, in the background, up to a minimum and in an outage: what an operation no longer waits
-for goes on, and comes to the next waiter.
+It connects here in the background, up to a minimum and in an outage: what an operation no longer waits for goes on, and
+comes to the next waiter.
 """
-
-import sys
-from typing import Any
 
 import pytest
 
 from gcpool.exceptions import EndpointDown
-from tests.asyncio_.stepping import (
-    CANCELLATIONS,
-    HOUR,
-    LOOPS,
-    BareManager,
-    Connection,
-    Interference,
-    StagedManager,
-    World,
-    cancel_while_suspended,
-    catch,
-    close_by_hand,
-    hand_timed,
-    run,
-    throw,
-    turns,
-    until,
-)
-from tests.asyncio_.test_cancellation import (
+from tests.asyncio_.scenarios import (
     CHECK,
     CREATE,
-    EXCEPTIONS,
     NOTHING_IDLE,
     Boom,
-    From,
     Scenario,
     acquire,
     acquire_in_an_hour,
-    count,
     enter,
     idle_here_and_there,
     later,
@@ -48,9 +24,9 @@ from tests.asyncio_.test_cancellation import (
     one_to_release,
     one_to_release_awaited,
     other_idle,
-    play,
     release,
 )
+from tests.asyncio_.stepping import HOUR, BareManager, Connection, StagedManager, World, hand_timed, turns, until
 
 
 class FullManager(StagedManager):
@@ -247,91 +223,3 @@ OPERATIONS = [
     Scenario('forget', {'pool'}, forget, pinned_and_filled),
     Scenario('resize', {'pool'}, make_smaller, one_dead_among_two, settings={'max_size': 2}),
 ]
-each_loop = pytest.mark.parametrize('kind', LOOPS)
-each_scenario = pytest.mark.parametrize('scenario', OPERATIONS, ids=repr)
-# Where whoever comes next is served, and does not fail, because the outage goes on.
-each_served_scenario = pytest.mark.parametrize('scenario', [s for s in OPERATIONS if s.settings != FAILS], ids=repr)
-
-
-@each_loop
-@each_scenario
-def test_where_it_is_suspended(kind: str, scenario: Scenario) -> None:
-    async def main() -> None:
-        interference = Interference()
-        task = await play(scenario, interference)
-        task.result()
-        assert set(interference.places) == scenario.places
-
-    run(kind, main)
-
-
-@each_loop
-@each_scenario
-@pytest.mark.parametrize('cancel', CANCELLATIONS, ids=lambda act: act.__name__)
-def test_cancelled_at_each_await(kind: str, scenario: Scenario, cancel: Any) -> None:
-    async def main() -> None:
-        for number in range(await count(scenario)):
-            for rivals in (0, 2):
-                interference = Interference(cancel, {number})
-                task = await play(scenario, interference, rivals=rivals)
-                assert interference.acted == 1
-                assert task.cancelled(), f'cancelled at {number} of {interference.places}, and went on'
-
-    run(kind, main)
-
-
-@each_loop
-@each_scenario
-def test_cancelled_again_while_it_cleans_up(kind: str, scenario: Scenario) -> None:
-    async def main() -> None:
-        for number in range(await count(scenario)):
-            interference = Interference(cancel_while_suspended, From(number))
-            task = await play(scenario, interference, rivals=1)
-            assert task.cancelled()
-
-    run(kind, main)
-
-
-@each_loop
-@each_served_scenario
-def test_thrown_into_at_each_await(kind: str, scenario: Scenario) -> None:
-    async def main() -> None:
-        for number in range(await count(scenario)):
-            for exc_type in EXCEPTIONS:
-                exc = exc_type()
-                interference = Interference(throw(exc), {number})
-                task = await play(scenario, interference, catch, rivals=1)
-                assert interference.acted == 1
-                # A connect that fails is one more failure of the outage.
-                rides_out = interference.places[number] == 'create' and isinstance(exc, Exception)
-                assert task.result() is exc or rides_out
-
-    run(kind, main)
-
-
-@each_loop
-@each_scenario
-def test_closed_at_each_await(kind: str, scenario: Scenario) -> None:
-    async def main() -> None:
-        for number in range(await count(scenario)):
-            interference = Interference(close_by_hand, {number})
-            task = await play(scenario, interference, catch, rivals=1)
-            assert isinstance(task.result(), BaseException)
-
-    run(kind, main)
-
-
-if sys.version_info >= (3, 12):
-
-    @each_loop
-    @each_served_scenario
-    def test_cancelled_at_each_await_among_eager_tasks(kind: str, scenario: Scenario) -> None:
-        async def main() -> None:
-            for number in range(await count(scenario)):
-                for cancel in CANCELLATIONS:
-                    interference = Interference(cancel, {number})
-                    task = await play(scenario, interference, rivals=2)
-                    assert interference.acted == 1
-                    assert task.cancelled()
-
-        run(kind, main, eager=True)
