@@ -4,6 +4,7 @@ import gc
 import linecache
 import logging
 import pickle
+import tracemalloc
 import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -165,6 +166,54 @@ async def test_the_code_of_a_function_that_is_gone_is_forgotten_with_the_connect
     gc.collect()
     assert code() is None
     await pool.close()
+
+
+async def test_an_idle_connection_takes_no_memory_for_a_holder() -> None:
+    traced = []
+    for record_holders in (False, True):
+        async with Case(record_holders=record_holders, total_max_size=2_000) as case:
+            tracemalloc.start()
+            for endpoint in range(2_000):
+                await case.cycle(endpoint)
+            gc.collect()
+            traced.append(tracemalloc.get_traced_memory()[0] / 2_000)
+            tracemalloc.stop()
+    without, recording = traced
+    assert recording - without < 64
+
+
+async def test_each_connection_in_use_has_its_own_record_however_many_come_and_go() -> None:
+    async with Case(record_holders=True, total_max_size=300) as case:
+        for _ in range(3):
+            held = [await take(case.pool, endpoint) for endpoint in range(40)]
+            for endpoint in range(100, 200):
+                await case.cycle(endpoint)
+            held += [await take_deeper(case.pool) for _ in range(2)]
+            for endpoint in range(200, 250):
+                await case.cycle(endpoint)
+            found = {(holder.endpoint, 'take_deeper' in functions(holder)) for holder in case.pool.holders()}
+            assert found == {*((endpoint, False) for endpoint in range(40)), ('a', True)}
+            assert {functions(holder)[0] for holder in case.pool.holders()} == {'take'}
+            assert None not in {holder.holder for holder in case.pool.holders()}
+            await case.release(*held[::2])
+            assert len(case.pool.holders()) == 21
+            await case.release(*held[1::2])
+
+
+async def test_a_record_goes_with_its_connection() -> None:
+    async with Case(record_holders=True, total_max_size=300) as case:
+        for start in (0, 100):
+            held = [await take(case.pool, endpoint) for endpoint in range(start, start + 50)]
+            for conn in held[:20]:
+                await case.pool.discard(conn)
+            await case.release(*held[20:])
+            await case.pool.drain()
+            await until(lambda: case.pool.get_size() == 0)
+            gc.collect()
+            conn = await take(case.pool)
+            (holder,) = case.pool.holders()
+            assert functions(holder)[0] == 'take'
+            await case.release(conn)
 
 
 async def test_holders_can_be_pickled_and_printed() -> None:

@@ -6,6 +6,7 @@ import gc
 import linecache
 import logging
 import pickle
+import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -167,6 +168,54 @@ def test_the_code_of_a_function_that_is_gone_is_forgotten_with_the_connection() 
     gc.collect()
     assert code() is None
     pool.close()
+
+
+def test_an_idle_connection_takes_no_memory_for_a_holder() -> None:
+    traced = []
+    for record_holders in (False, True):
+        with Case(record_holders=record_holders, total_max_size=2_000) as case:
+            tracemalloc.start()
+            for endpoint in range(2_000):
+                case.cycle(endpoint)
+            gc.collect()
+            traced.append(tracemalloc.get_traced_memory()[0] / 2_000)
+            tracemalloc.stop()
+    without, recording = traced
+    assert recording - without < 64
+
+
+def test_each_connection_in_use_has_its_own_record_however_many_come_and_go() -> None:
+    with Case(record_holders=True, total_max_size=300) as case:
+        for _ in range(3):
+            held = [take(case.pool, endpoint) for endpoint in range(40)]
+            for endpoint in range(100, 200):
+                case.cycle(endpoint)
+            held += [take_deeper(case.pool) for _ in range(2)]
+            for endpoint in range(200, 250):
+                case.cycle(endpoint)
+            found = {(holder.endpoint, 'take_deeper' in functions(holder)) for holder in case.pool.holders()}
+            assert found == {*((endpoint, False) for endpoint in range(40)), ('a', True)}
+            assert {functions(holder)[0] for holder in case.pool.holders()} == {'take'}
+            assert None not in {holder.holder for holder in case.pool.holders()}
+            case.release(*held[::2])
+            assert len(case.pool.holders()) == 21
+            case.release(*held[1::2])
+
+
+def test_a_record_goes_with_its_connection() -> None:
+    with Case(record_holders=True, total_max_size=300) as case:
+        for start in (0, 100):
+            held = [take(case.pool, endpoint) for endpoint in range(start, start + 50)]
+            for conn in held[:20]:
+                case.pool.discard(conn)
+            case.release(*held[20:])
+            case.pool.drain()
+            until(lambda: case.pool.get_size() == 0)
+            gc.collect()
+            conn = take(case.pool)
+            (holder,) = case.pool.holders()
+            assert functions(holder)[0] == 'take'
+            case.release(conn)
 
 
 def test_holders_can_be_pickled_and_printed() -> None:

@@ -1,11 +1,12 @@
 cdef enum:
     FRAMES = 8              # that are stored when a connection was ready
     MOST_FRAMES = 12        # when it was not: some of them are the pool's own, and are not shown
+    SLOTS_LOOKED_AT = 8     # for a record that is not in use
 
 
-# Who has acquired a connection, and where. Made when the connection is acquired for the first time, and overwritten by
-# each further acquire: so a release has nothing to do. It is about the connection's holder only while the connection is
-# in use and the lease numbers are equal.
+# Who has acquired a connection, and where. A release has nothing to do: the record stays with the connection until the
+# next acquire overwrites it, or another connection takes it. It is about the connection's holder only while the
+# connection is in use and the lease numbers are equal.
 cdef struct HolderRecord:       # [shard] of PoolCore.holder_records
     PyObject *who               # a ThreadMark, a weak reference to a task, or NULL
     unsigned int lease_no
