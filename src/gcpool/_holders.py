@@ -127,24 +127,27 @@ class Holding:
         now = core.now()
         if self.leak_threshold is None or core.next_look_for_leaks > now:
             return
-        goes_on = False
+        # First of all: an acquire that this look does not see has the next one made.
+        core.look_for_leaks_again(now, False)
         if self._fork_epoch != core.fork_epoch:
             self._fork_epoch = core.fork_epoch
             self._leaks.clear()  # those are the parent's
+        goes_on = True  # also if an observer's callback raises
         try:
             for key, (lease, began) in [*self._leaks.items()]:
                 ended = core.returned_at(lease.entry, lease.lease_no)
                 if ended is not None and self._leaks.pop(key, None) is not None:
                     self._tell_end(pool, lease, (now if ended == math.inf else ended) - began)
-            for lease in _leases(pool):
-                goes_on = goes_on or not lease.is_long
+            leases = _leases(pool)
+            for lease in leases:
                 why = self._why(lease)
                 if why is not None and lease.key not in self._leaks:
                     self._leaks[lease.key] = lease, now - lease.seconds
                     self._tell(pool, lease, why)
-            goes_on = goes_on or bool(self._leaks)
+            goes_on = bool(self._leaks) or not all(lease.is_long for lease in leases)
         finally:
-            core.look_for_leaks_again(now, goes_on)
+            if goes_on:
+                core.look_for_leaks_again(now, True)
 
     def _why(self, lease: _Lease) -> str | None:
         if lease.is_dropped:

@@ -4,8 +4,11 @@ import asyncio
 import gc
 import json
 import math
+import os
 import re
+import signal
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -289,3 +292,39 @@ def test_one_more_pool(registry: CollectorRegistry, pool: ConnectionPool[Any, ob
         samples = scrape(registry)
         check_equal(samples, pool.get_stats(), 'orders')
         check_equal(samples, second.get_stats(), 'second')
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='processes do not fork there')
+def test_a_child_of_a_fork_scrapes_though_its_parent_did_just_then(
+    registry: CollectorRegistry, pool: ConnectionPool[Any, object]
+) -> None:
+    collector = PoolCollector(pool, registry=registry)
+    held, goes_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with collector._selection._lock:
+            held.set()
+            goes_on.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        pid = os.fork()
+    if not pid:
+        signal.alarm(5)
+        os._exit(0 if 'orders' in collector._selection.by_name() else 1)
+    goes_on.set()
+    thread.join()
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_nothing_is_kept_of_pools_that_are_gone(registry: CollectorRegistry) -> None:
+    collector = PoolCollector(registry=registry, endpoints=True)
+    for number in range(5):
+        with ConnectionPool(Manager(), name=f'short-lived {number}') as pool:
+            pool.release(pool.acquire('db'))
+            scrape(registry)
+    scrape(registry)
+    assert not [name for name in collector._labels if name.startswith('short-lived')]

@@ -1,5 +1,6 @@
 """Recording what the pools of a process do, and the picture of it."""
 
+import io
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 import gcpool.__main__ as cli
+import gcpool._monitor.recording as recording_module
 from gcpool import monitor
 from gcpool.threading import ConnectionPool
 from tests.monitor.looks import pool as pool_in_a_look
@@ -75,13 +77,87 @@ class TestRecord:
 
     @pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no device that is full')
     def test_a_disk_that_fills_ends_it_and_that_is_told(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        with monitor.record(tmp_path / 'run', 0.01) as recording, open('/dev/full', 'w') as full:
+        with monitor.record(tmp_path / 'run', 0.01) as recording, io.FileIO('/dev/full', 'w') as full:
             file, recording._file = recording._file, full
             assert file is not None
             file.close()
             until(lambda: recording.closed)
             until(lambda: not threads_called('gcpool-recorder'))
         assert f'the pools are no longer recorded to {tmp_path / "run"}' in caplog.text
+
+    @pytest.mark.parametrize('failure', [RuntimeError('a password'), SystemExit(3)])
+    def test_a_look_that_fails_is_told_and_the_next_one_is_recorded(
+        self,
+        tmp_path: Path,
+        pool: ConnectionPool[object, object],
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+        failure: BaseException,
+    ) -> None:
+        looks = 0
+
+        def look_or_fail(*, details: bool) -> bytes:
+            nonlocal looks
+            looks += 1
+            if looks == 2:
+                raise failure
+            return b'{"look":%d}' % looks
+
+        monkeypatch.setattr(recording_module, 'snapshot_as_json', look_or_fail)
+        with monitor.record(tmp_path / 'run', 0.01):
+            until(lambda: looks > 3)
+        assert [line['look'] for line in lines_of(tmp_path / 'run')] == [1, *range(3, looks + 1)]
+        assert f'a look at the pools is not recorded: {type(failure).__name__}' in caplog.text
+
+    def test_an_interrupted_close_closes_the_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        recording = monitor.record(tmp_path / 'run', 3600)
+        end = recording._background.end
+
+        def interrupted() -> None:
+            end()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(recording._background, 'end', interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            recording.close()
+        assert recording.closed
+
+    @pytest.mark.skipif(not hasattr(os, 'fork'), reason='processes do not fork there')
+    def test_a_child_of_a_fork_while_a_line_is_written(self, tmp_path: Path) -> None:
+        # A pipe that is full keeps the thread in its write. The child must neither wait for it nor write anything.
+        program = """
+import os, sys, threading, time
+from gcpool import monitor
+read, write = os.pipe()
+os.set_blocking(write, False)
+try:
+    while True:
+        os.write(write, b'.' * 4096)
+except BlockingIOError:
+    os.set_blocking(write, True)
+recording = monitor.record(sys.argv[1], 3600)
+os.dup2(write, recording._file.fileno())
+thread = threading.Thread(target=recording._record, daemon=True)
+thread.start()
+while not recording._lock.locked():
+    time.sleep(0.001)
+time.sleep(0.05)
+pid = os.fork()
+if not pid:
+    assert recording.closed
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+os._exit(0)
+"""
+        result = subprocess.run(
+            [sys.executable, '-W', 'ignore', '-c', program, str(tmp_path / 'run')],
+            env=program_environment(),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert (result.returncode, result.stderr) == (0, '')
 
     @pytest.mark.skipif(not hasattr(os, 'fork'), reason='processes do not fork there')
     def test_a_child_records_nothing(self, tmp_path: Path) -> None:

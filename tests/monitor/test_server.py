@@ -17,10 +17,11 @@ import gcpool._monitor.server as server_module
 from gcpool import monitor
 from gcpool._monitor.client import ask, find
 from gcpool._monitor.transport import MAX_UNIX_PATH, LoopbackTransport, UnixTransport
+from gcpool.common import Health
 from gcpool.exceptions import MonitorError
 from gcpool.threading import ConnectionPool
 from tests.monitor.conftest import needs_unix_sockets
-from tests.monitor.support import counts, pool_in, threads_called
+from tests.monitor.support import Manager, counts, pool_in, threads_called
 from tests.support import PATIENCE, program_environment
 
 pytestmark = needs_unix_sockets
@@ -96,9 +97,31 @@ class TestServe:
         def fail() -> dict[str, Any]:
             raise RuntimeError('a password')
 
-        monkeypatch.setattr(server_module, 'snapshot', fail)
+        monkeypatch.setattr(server_module, 'snapshot_as_json', fail)
         with monitor.serve() as server, pytest.raises(MonitorError, match='could not look at its pools: RuntimeError'):
             ask(server.path)
+
+    def test_it_goes_on_whatever_a_pool_raises(self, directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+        class Hostile(ConnectionPool[object, object]):
+            failure: BaseException = SystemExit(3)
+
+            def health(self) -> Any:
+                raise self.failure
+
+        class Nameless:
+            def __repr__(self) -> str:
+                raise RuntimeError('no text')
+
+        with monitor.serve() as server:
+            with Hostile(Manager(), name='hostile') as hostile:
+                with pytest.raises(MonitorError, match='could not look at its pools: SystemExit'):
+                    ask(server.path)
+                Hostile.health = lambda self: Health(Nameless(), None)  # type: ignore[arg-type, method-assign]
+                with pytest.raises(MonitorError, match='could not look at its pools'):
+                    ask(server.path)
+                assert not hostile.closed
+            assert ask(server.path)['pools'] == []
+        assert 'no snapshot of the pools: SystemExit' in caplog.text
 
     def test_serving_again_at_the_same_place(self, directory: Path) -> None:
         with monitor.serve() as server:
@@ -169,6 +192,75 @@ class TestPlaces:
             with pytest.raises(OSError, match='another process serves there') as caught:
                 monitor.serve(path)
         assert caught.value.errno == errno.EADDRINUSE
+
+    def test_a_place_where_a_process_is_stopped_and_its_queue_full(self, directory: Path) -> None:
+        path = str(directory / 'pools.sock')
+        with socket.socket(socket.AF_UNIX) as other, contextlib.ExitStack() as clients:
+            other.bind(path)
+            other.listen(1)
+            with contextlib.suppress(BlockingIOError):
+                for _ in range(16):
+                    client = clients.enter_context(socket.socket(socket.AF_UNIX))
+                    client.setblocking(False)
+                    client.connect(path)
+            inode = os.stat(path).st_ino
+            with pytest.raises(OSError, match='another process serves there') as caught:
+                monitor.serve(path)
+            assert os.stat(path).st_ino == inode
+        assert caught.value.errno == errno.EADDRINUSE
+
+    def test_a_socket_of_another_kind_stays(self, directory: Path) -> None:
+        path = str(directory / 'log.sock')
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.bind(path)
+            inode = os.stat(path).st_ino
+            with pytest.raises(OSError, match='another process serves there'):
+                monitor.serve(path)
+            assert os.stat(path).st_ino == inode
+
+    def test_a_file_that_has_the_first_name_of_the_socket_stays(self, directory: Path) -> None:
+        directory.chmod(0o700)
+        (directory / 'note~').write_text('mine')
+        with pytest.raises(FileExistsError, match='no socket'):
+            monitor.serve(str(directory / 'notes'))
+        assert (directory / 'note~').read_text() == 'mine'
+
+    def test_an_interrupted_close_closes_the_rest(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        server = monitor.serve()
+        end = server._background.end
+
+        def interrupted() -> None:
+            end()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(server._background, 'end', interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            server.close()
+        assert not os.path.exists(server.path)
+        assert server._listener.sock.fileno() == -1
+
+    def test_a_signal_handler_may_serve_while_its_thread_does(
+        self, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make = server_module.Server
+        calls: list[object] = []
+
+        def interrupted(path: str | None = None) -> Any:
+            calls.append(path)
+            if len(calls) == 1:
+                monitor.serve()
+            return make(path)
+
+        monkeypatch.setattr(server_module, 'Server', interrupted)
+        with monitor.serve() as server:
+            assert len(calls) == 2
+            assert monitor.serve() is server
+            assert len(threads_called('gcpool-monitor')) == 1
+        calls.clear()
+        with pytest.raises(RuntimeError, match='close that server'):
+            monitor.serve(str(directory / 'd' / 's'))
+        assert len(threads_called('gcpool-monitor')) == 1
+        monitor.serve().close()
 
     def test_a_socket_that_was_left_behind_is_replaced(self, directory: Path) -> None:
         path = str(directory / 'pools.sock')

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import gcpool._holders as holders_module
 from gcpool.common import Frame, Holder, PoolEvent
 from gcpool.exceptions import PoolTimeout
 from gcpool.threading import ConnectionPool
@@ -351,6 +352,53 @@ def test_looks_begin_with_an_acquire_and_end_when_nothing_is_in_use() -> None:
     conn = take(pool)
     assert core.next_look_for_leaks == clock() + 1
     look(pool, clock, 1)
+    assert core.next_look_for_leaks == clock() + 1
+    pool.release(conn)
+    look(pool, clock, 1)
+    assert core.next_look_for_leaks == float('inf')
+    pool.close()
+
+
+def test_an_acquire_during_a_look_that_does_not_see_it_has_the_next_one_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    pool = ConnectionPool(Manager(), leak_threshold=10, _clock=clock)
+    pool.release(take(pool))
+    seen = holders_module._leases
+    taken: list[Connection] = []
+
+    def look_and_take(of: Any) -> Any:
+        leases = seen(of)
+        conn = pool.try_acquire('a')
+        assert conn is not None
+        taken.append(conn)
+        return leases
+
+    with monkeypatch.context() as patch:
+        patch.setattr(holders_module, '_leases', look_and_take)
+        look(pool, clock, 1)
+    assert pool._core.next_look_for_leaks == clock() + 1
+    look(pool, clock, 10)
+    assert pool.get_stats()['leaks'] == 1
+    pool.release(taken[0])
+    pool.close()
+
+
+def test_looks_go_on_after_a_look_and_a_wake_that_were_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    pool = ConnectionPool(Manager(), leak_threshold=10, _clock=clock)
+    core = pool._core
+    conn = take(pool)
+
+    def interrupted(_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(holders_module, '_leases', interrupted)
+        clock.advance(1)
+        with pytest.raises(KeyboardInterrupt):
+            pool._holding.look_if_due(pool)
     assert core.next_look_for_leaks == clock() + 1
     pool.release(conn)
     look(pool, clock, 1)

@@ -657,7 +657,7 @@ cdef class PoolCore:
         return gcp_load_double(&self.leaks_looked_for_at)
 
     def look_for_leaks_again(self, double now, bint goes_on):
-        """A look has been made. The next acquire calls :py:attr:`wake_leak_watch` unless the looks go on."""
+        """A look is made. The next acquire calls :py:attr:`wake_leak_watch` unless the looks go on."""
         gcp_store_double(&self.leaks_looked_for_at, now + leak_interval(self) if goes_on else INFINITY)
 
     def readiness(self):

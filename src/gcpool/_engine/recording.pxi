@@ -178,7 +178,11 @@ cdef int note_holder(PoolCore core, Entry e, int limit) except -1:
     record_holder(core, e, limit)
     if must_wake_leak_watch(core):
         gcp_store_double(&core.leaks_looked_for_at, read_clock(core) + leak_interval(core))
-        core.wake_leak_watch()
+        try:
+            core.wake_leak_watch()
+        except BaseException:       # maybe of a signal handler: the next acquire wakes it
+            gcp_store_double(&core.leaks_looked_for_at, INFINITY)
+            raise
     return 0
 
 

@@ -1,18 +1,19 @@
 """Writes what the pools of this process do into a file, for ``python -m gcpool plot``."""
 
-import json
+import io
 import os
 import threading
 import time
 import weakref
 from types import TracebackType
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from gcpool._core import logger
+from gcpool._signal_handlers import is_of_signal_handler
 from gcpool._workers.threads import Wakeup
 
 from .background import Background
-from .snapshot import snapshot
+from .snapshot import snapshot_as_json
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -34,7 +35,8 @@ class Recording:
         self._due = time.monotonic()
         self._wakeup = Wakeup()
         self._lock = threading.Lock()
-        self._file: IO[str] | None = open(path, 'w', encoding='ascii')  # noqa: SIM115 - closed by close()
+        # Without a buffer, whose lock a forked child might find held, and whose contents it would write once more.
+        self._file: io.FileIO | None = io.FileIO(path, 'w')
         self._background = Background('gcpool-recorder', wait=self._wait, wake=self._wakeup.set, work=self._record)
         try:
             self._write()
@@ -64,9 +66,12 @@ class Recording:
     def close(self) -> None:
         """Record once more, and end. Closing a closed recording does nothing."""
         if not self.closed:
-            self._background.end()
-            self._record()
-            self._close_file()
+            try:
+                self._background.end()
+                self._record()
+            finally:
+                # Also if a signal handler has raised while this waited for the thread.
+                self._close_file()
 
     def _wait(self) -> None:
         self._wakeup.wait(max(self._due - time.monotonic(), 0.0))
@@ -74,12 +79,10 @@ class Recording:
     def _write(self) -> None:
         # At equal times, unless the process is too slow for that.
         self._due = max(self._due + self._interval, time.monotonic())
-        line = json.dumps(snapshot(details=False), separators=(',', ':'))
+        line = _line_of_now()
         with self._lock:
-            if self._file is not None:
-                self._file.write(f'{line}\n')
-                # So that a forked child has nothing of it to write, and what ends by a signal has been recorded.
-                self._file.flush()
+            while line and self._file is not None:
+                line = line[self._file.write(line) :]
 
     def _record(self) -> None:
         try:
@@ -103,6 +106,17 @@ class Recording:
         self._lock = threading.Lock()
         self._background.forget()
         self._close_file()
+
+
+def _line_of_now() -> bytes:
+    try:
+        return snapshot_as_json(details=False) + b'\n'
+    except (Exception, SystemExit) as exc:
+        # A manager's describe_endpoint may raise anything. The next look may do better.
+        if is_of_signal_handler(exc):
+            raise
+        logger.last_resort('a look at the pools is not recorded: %s', type(exc).__name__)
+        return b''
 
 
 _recordings: 'weakref.WeakSet[Recording]' = weakref.WeakSet()

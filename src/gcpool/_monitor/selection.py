@@ -1,5 +1,6 @@
 """Which pools an exporter exports. It holds them weakly: to be exported keeps no pool alive."""
 
+import os
 import threading
 import weakref
 from typing import Any
@@ -29,14 +30,23 @@ class Selection:
     """Pools, by their names. Those that are closed or gone are not among them any more."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.renew_lock()
+        _selections.add(self)
         self._pools: list[weakref.ref[Any]] = []
+
+    def renew_lock(self) -> None:
+        """Begin with a free lock: in a forked child, another thread of the parent may have held it."""
+        # A signal handler, or a destructor, may add a pool while its thread looks at them.
+        self._lock = threading.RLock()
 
     def _living(self) -> list[Any]:
         # The lock is held.
         found = [(reference, reference()) for reference in self._pools]
-        self._pools = [reference for reference, pool in found if pool is not None and not pool.closed]
-        return [pool for _, pool in found if pool is not None and not pool.closed]
+        living = [pool for _, pool in found if pool is not None and not pool.closed]
+        for reference, pool in found:
+            if not any(pool is one for one in living) and reference in self._pools:
+                self._pools.remove(reference)
+        return living
 
     def __contains__(self, pool: object) -> bool:
         with self._lock:
@@ -62,6 +72,18 @@ class Selection:
         """The pools, those of one name together."""
         with self._lock:
             return by_name(self._living())
+
+
+_selections: 'weakref.WeakSet[Selection]' = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    for selection in list(_selections):
+        selection.renew_lock()
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 class AllPools:

@@ -12,9 +12,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from gcpool._core import logger
+from gcpool._signal_handlers import is_of_signal_handler
 
 from .background import Background
-from .snapshot import snapshot
+from .snapshot import snapshot_as_json
 from .transport import Listener, transport
 
 if TYPE_CHECKING:
@@ -78,9 +79,12 @@ class Server:
         if self._closed:
             return
         self._closed = True
-        self._background.end()
-        self._listener.close()
-        self._close_the_rest()
+        try:
+            self._background.end()
+        finally:
+            # Also if a signal handler has raised while this waited for the thread.
+            self._listener.close()
+            self._close_the_rest()
 
     def leave_to_parent(self) -> None:
         """In a forked child: close what was inherited, and leave the parent's file alone."""
@@ -126,11 +130,14 @@ class Server:
 
 def _answer_of_now() -> bytes:
     try:
-        answer = snapshot()
-    except Exception as exc:  # noqa: BLE001 - a manager's describe_endpoint may raise anything
-        logger.warning('no snapshot of the pools: %r', exc)
-        answer = {'error': f'the process could not look at its pools: {type(exc).__name__}'}
-    return json.dumps(answer, separators=(',', ':'), default=repr).encode('ascii')
+        return snapshot_as_json()
+    except (Exception, SystemExit) as exc:
+        # A manager's describe_endpoint may raise anything, and so may the repr() of what a task has for a name.
+        if is_of_signal_handler(exc):
+            raise
+        kind = type(exc).__name__
+        logger.last_resort('no snapshot of the pools: %s', kind)
+        return json.dumps({'error': f'the process could not look at its pools: {kind}'}).encode('ascii')
 
 
 # -- the one server of the process ------------------------------------------------------------------------------------
@@ -140,7 +147,8 @@ class _Process:
     """What this process serves."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # A signal handler may call serve() while its thread does.
+        self._lock = threading.RLock()
         self._server: Server | None = None
         # What GCPOOL_MONITOR wants was done, or could not be done.
         self._environment_is_heeded = False
@@ -152,14 +160,26 @@ class _Process:
 
     def serve(self, path: str | None) -> Server:
         with self._lock:
-            server = self.server
-            if server is None:
-                self._server = server = Server(path)
-            elif path is not None and os.path.abspath(path) != server.path:
+            server = self.server or self._begin(path)
+            if path is not None and os.path.abspath(path) != server.path:
                 raise RuntimeError(
                     f'the pools of this process are served at {server.path!r} already: close that server before this'
                 )
             return server
+
+    def _begin(self, path: str | None) -> Server:
+        try:
+            server = Server(path)
+        except OSError:
+            if self.server is None:
+                raise
+            return self.server
+        if self.server is not None:
+            # A signal handler was faster, and serves elsewhere.
+            server.close()
+            return self.server
+        self._server = server
+        return server
 
     def serve_as_environment_says(self) -> None:
         if self._environment_is_heeded:
@@ -179,7 +199,7 @@ class _Process:
 
     def begin_in_child(self) -> None:
         # Its holder may have stayed behind in the parent.
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         server, self._server = self.server, None
         if server is not None:
             server.leave_to_parent()

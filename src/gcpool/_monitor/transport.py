@@ -114,10 +114,11 @@ class _UnixListener:
     def __init__(self, path: str | None):
         self.path = _check_length(os.path.abspath(path)) if path is not None else ''
         self.path = _check_length(_prepared(path, UnixTransport.suffix))
-        self._refuse_to_replace()
+        _refuse_to_replace(self.path)
         # It is given its name when it listens, so a client that finds a socket where nobody listens knows that its
         # process has ended. A name as long: the address must have room for it, too.
         first_name = self.path[:-1] + ('-' if self.path.endswith('~') else '~')
+        _refuse_to_replace(first_name)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(first_name)
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -136,20 +137,6 @@ class _UnixListener:
             raise
         self._file = _File(self.path)
 
-    def _refuse_to_replace(self) -> None:
-        try:
-            mode = os.lstat(self.path).st_mode
-        except FileNotFoundError:
-            return
-        if not stat.S_ISSOCK(mode):
-            raise FileExistsError(errno.EEXIST, 'there is a file that is no socket', self.path)
-        try:
-            UnixTransport().connect(self.path, 1.0).close()
-        except MonitorError:
-            # Left behind by a process that has ended.
-            return
-        raise OSError(errno.EADDRINUSE, 'another process serves there', self.path)
-
     def admits(self, conn: socket.socket) -> bool:
         # Only the user, who may enter the directory, can have connected.
         return True
@@ -158,6 +145,27 @@ class _UnixListener:
         if removes_file:
             self._file.remove()
         self.sock.close()
+
+
+def _refuse_to_replace(path: str) -> None:
+    """Check that nothing is at a path, or a socket that was left behind by a process that has ended."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise FileExistsError(errno.EEXIST, 'there is a file that is no socket', path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as conn:
+        # Not to wait for a process that is stopped, and for which so many wait that the system takes no further one.
+        conn.setblocking(False)
+        try:
+            conn.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return
+        except OSError as exc:
+            # Also a socket of another kind, or one that this user may not use.
+            raise OSError(errno.EADDRINUSE, f'another process serves there ({exc})', path) from exc
+    raise OSError(errno.EADDRINUSE, 'another process serves there', path)
 
 
 class UnixTransport:

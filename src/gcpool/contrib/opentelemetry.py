@@ -4,6 +4,7 @@ All instruments are observable: they read what the pools count anyway, when the 
 release does anything for it, and no count can drift away from what is there.
 """
 
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable
@@ -136,10 +137,21 @@ def _count_of(key: str) -> _Read:
     return lambda stats: [(stats.histograms[key].count, {})]
 
 
-_lock = threading.Lock()
+# A signal handler may instrument a pool while its thread does.
+_lock = threading.RLock()
 # By the prefix. The instruments of the global provider are made once, be it set before that or later.
 _global_exporters: dict[str, _Exporter] = {}
 _exporters: 'weakref.WeakKeyDictionary[MeterProvider, dict[str, _Exporter]]' = weakref.WeakKeyDictionary()
+
+
+def _renew_lock() -> None:
+    # In a forked child: another thread of the parent may have held it.
+    global _lock  # noqa: PLW0603 - it is one for all exporters
+    _lock = threading.RLock()
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def _exporters_for(provider: MeterProvider, is_global: bool) -> dict[str, _Exporter]:

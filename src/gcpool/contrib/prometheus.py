@@ -91,7 +91,11 @@ class PoolCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Read the pools. Called when Prometheus asks."""
         families = self._families()
-        for name, pools in sorted(self._pools.by_name().items()):
+        found_pools = self._pools.by_name()
+        for name in [*self._labels]:
+            if name not in found_pools:
+                self._labels.pop(name, None)
+        for name, pools in sorted(found_pools.items()):
             stats = summed_stats(pools)
             self._add_connections(families, name, pools, stats)
             families['max_connections'].add_metric([name], stats['total_max_size'])
