@@ -204,8 +204,11 @@ async def test_endpoints_that_are_seen_once_do_not_stay_with_min_size() -> None:
             await case.cycle(endpoint)
         assert case.stats['endpoints'] == case.stats['size'] == count
         case.clock.time += 3600.0
-        # An acquire anywhere closes what is due.
-        await case.cycle('last')
+        # An acquire anywhere closes some of what is due.
+        for _ in range(count):
+            await case.cycle('last')
+            if case.stats['endpoints'] == 1:
+                break
         await until(lambda: case.stats['endpoints'] == 1)
         assert (case.stats['size'], case.stats['created']) == (1, count + 1), 'none is replaced'
 
