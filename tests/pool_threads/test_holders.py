@@ -385,7 +385,25 @@ def test_an_acquire_during_a_look_that_does_not_see_it_has_the_next_one_made(
     pool.close()
 
 
-def test_looks_go_on_after_a_look_and_a_wake_that_were_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_wake_is_left_to_the_next_acquire(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(Exception):
+        pass
+
+    def wake(_: Any) -> None:
+        raise Interrupted
+
+    clock = Clock()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(ConnectionPool(Manager(), leak_threshold=1)._collector), 'wake', wake)
+        pool = ConnectionPool(Manager(), leak_threshold=10, _clock=clock)
+        with pytest.raises(Interrupted):
+            take(pool)
+    core = pool._core
+    assert (core.next_look_for_leaks, pool.get_stats()['in_use']) == (float('inf'), 0)
+    pool.close()
+
+
+def test_looks_go_on_after_a_look_that_was_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     pool = ConnectionPool(Manager(), leak_threshold=10, _clock=clock)
     core = pool._core
