@@ -1549,7 +1549,7 @@ cdef class World:
             'min_idle': model.min_idle,
             'max_size': model.max_size,
             'total_max_size': model.total_max_size,
-            'min_size': 0,
+            'min_size': model.min_size,
             'max_waiting': model.max_waiting,
             'max_workers': model.max_workers,
             'asked': model.asked_count,
