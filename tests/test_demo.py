@@ -18,7 +18,7 @@ from rich.console import Console
 
 import gcpool
 import gcpool.__main__ as cli
-from gcpool._demo import comparison, conductor, figures, scenes, workload
+from gcpool._demo import chart, comparison, conductor, figures, scenes, workload
 from gcpool._demo.conductor import Demo, Settings
 from gcpool._demo.echo_server import EchoServer, ServerError, pick_port
 from gcpool._demo.report import PIPED_WIDTH, Report, describe_glance
@@ -131,6 +131,9 @@ def test_quick_demo_reports_and_checks_both_phases(tmp_path: Path) -> None:
         assert cells(output, case)[-1].endswith('x')
     assert 'FAILED' not in output
     assert output.count('  ok  ') >= 15
+    shown = output[output.index('What the pools did: threads') :]
+    for label in ('in use, at most', 'idle, at most', 'waiting, at most', 'K server killed, B back'):
+        assert shown.count(label) == 2
 
 
 def test_piped_output_is_plain_and_of_fixed_width(tmp_path: Path) -> None:
@@ -388,6 +391,47 @@ def test_report_is_ascii_where_the_output_is() -> None:
 
     assert cells(text, 'a case') == ['100 ns', '20.0 us', '200x']
     assert 'FAILED  it is not' in text
+
+
+def test_a_chart_has_a_sign_for_all_that_is_not_nothing() -> None:
+    samples = [(0.0, 0), (0.1, 1), (1.0, 100), (1.1, 7), (2.0, 1_000)]
+
+    assert chart.resample(samples, 4) == [1, 1, 100, 1_000]
+    assert chart.resample([], 2) == [0, 0]
+    assert chart.resample([(0.0, 5)], 2) == [5, 5]
+    assert chart.line_of([1, 100, 1_000, 0], 1_000, plain=False) == '▁▁█ '
+    assert chart.line_of([1, 500, 1_000, 0], 1_000, plain=True) == '.=@ '
+    assert chart.line_of([0, 0], 0, plain=True) == '  '
+    assert chart.marks_of({'K': 1.0, 'B': float('nan')}, 2.0, 4) == '  K '
+    assert chart.marks_of({'K': 2.0, 'B': 2.1}, 2.0, 4) == '   K'
+
+
+@pytest.mark.parametrize(('encoding', 'signs'), [('utf-8', chart.BLOCKS), ('ascii', chart.PLAIN)])
+def test_the_demo_ends_with_a_chart_of_what_it_saw(encoding: str, signs: str) -> None:
+    raw = io.BytesIO()
+    looks = [(at / 10, figures.Glance(at, 0, at % 5, 50 - at, 2)) for at in range(50)]
+    course = figures.Course('threads', looks, killed_at=2.5, back_at=3.0)
+
+    with io.TextIOWrapper(raw, encoding=encoding) as output:
+        report = Report(Console(file=output, width=PIPED_WIDTH))
+        report.courses([course, figures.Course('nothing was seen of it')])
+        output.flush()
+        lines = raw.getvalue().decode(encoding).splitlines()
+
+    assert lines[1] == 'What the pools did: threads, 4.9 s'
+    assert [line[:26].strip() for line in lines[2:]] == [
+        'in use, at most 4',
+        'idle, at most 2',
+        'waiting, at most 50',
+        'K server killed, B back',
+    ]
+    assert all(len(line) <= PIPED_WIDTH for line in lines)
+    waiting = lines[4][26:]
+    assert waiting[0] == signs[-1]
+    assert waiting[-1] == signs[1]
+    assert set(waiting) <= {*signs}
+    assert lines[5].index('K') < lines[5].index('B') < 26 + 64
+    assert not any('nothing was seen' in line for line in lines)
 
 
 STATS = ('created', 'acquires', 'dead', 'broken', 'waits')

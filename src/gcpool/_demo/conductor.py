@@ -50,6 +50,7 @@ class Demo:
         self._servers: list[EchoServer] = []
         self._scenes: list[scenes.Scene] = []
         self._columns: list[figures.Figures] = []
+        self._courses: list[figures.Course] = []
         self._checks: list[tuple[str, bool]] = []
 
     def run(self) -> int:
@@ -155,6 +156,8 @@ class Demo:
         """Watch the phase until its time is over; kill the server half-way, and start it again."""
         settings = self._settings
         line = self._report.progress(phase.name, settings.seconds)
+        course = figures.Course(phase.name)
+        self._courses.append(course)
         began = last = time.monotonic()
         last_answered = 0
         rate = 0.0
@@ -169,6 +172,7 @@ class Demo:
                         victim = self._servers[-1]
                         victim.kill()
                         killed_at = time.monotonic()
+                        course.killed_at = killed_at - began
                         self._report.say(
                             f'{phase.name}: server killed with {victim.opened - victim.closed} connections open',
                             style='red',
@@ -184,6 +188,7 @@ class Demo:
                     state = 'starting'
                     if self._servers[-1].is_ready():
                         back_at = now
+                        course.back_at = back_at - began
                         state = 'back'
                         self._report.say(
                             f'{phase.name}: server back on the same port after {now - killed_at:.1f} s', style='green'
@@ -194,6 +199,7 @@ class Demo:
                 elif now - back_at >= settings.seconds / 2 - settings.outage:
                     return
                 glance = phase.glance()
+                course.looks.append((now - began, glance))
                 if now - last >= RATE_WINDOW:
                     rate = (glance.answered - last_answered) / (now - last)
                     last, last_answered = now, glance.answered
@@ -230,7 +236,9 @@ class Demo:
         self._report.scenes(self._scenes)
         self._report.figures(self._columns)
         self._compare()
-        return 0 if self._report.checks(self._checks) else LOST
+        holds = self._report.checks(self._checks)
+        self._report.courses(self._courses)
+        return 0 if holds else LOST
 
     def _compare(self) -> None:
         settings = self._settings

@@ -52,6 +52,22 @@ class Glance:
     errors: int
     out: int
     waiting: int
+    idle: int = 0
+
+
+@dataclasses.dataclass
+class Course:
+    """What the demo saw of a phase, look by look.
+
+    :ivar looks: seconds since the phase began, and what was seen then
+    :ivar killed_at: when the server was killed, in seconds since the phase began; NaN if it was not
+    :ivar back_at: when it was back
+    """
+
+    title: str
+    looks: list[tuple[float, Glance]] = dataclasses.field(default_factory=list)
+    killed_at: float = float('nan')
+    back_at: float = float('nan')
 
 
 def jain(shares: Sequence[int]) -> float:

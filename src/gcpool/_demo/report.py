@@ -14,11 +14,14 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column, Table
 
 from gcpool._demo import scenes
+from gcpool._demo.chart import BLOCKS, line_of, marks_of, resample
 from gcpool._demo.comparison import Comparison
-from gcpool._demo.figures import Figures, Glance
+from gcpool._demo.figures import Course, Figures, Glance
 from gcpool._version import __version__
 
 PIPED_WIDTH = 100  # columns of the report where there is no terminal that could tell
+CHART_WIDTH = 64  # columns of a chart at most
+LABEL_WIDTH = 26  # columns of the names of its lines
 LINE_EVERY = 1.0  # seconds between two progress lines where no line can be overwritten
 
 
@@ -165,6 +168,28 @@ class Report:
             table.add_row(result.case, _duration(result.ours), _duration(result.peer), f'{_significant(result.ratio)}x')
         self.console.print(table)
 
+    def courses(self, courses: Sequence[Course]) -> None:
+        """Draw what was seen of each phase: connections in use and idle, and who waited, over its time."""
+        encoding = getattr(self.console.file, 'encoding', None) or 'utf-8'
+        plain = not _can_encode(BLOCKS, encoding)
+        columns = max(min(CHART_WIDTH, self.console.width - LABEL_WIDTH - 1), 10)
+        for course in courses:
+            if not course.looks:
+                continue
+            end = course.looks[-1][0]
+            self.say(f'\nWhat the pools did: {course.title}, {end:.1f} s', style='bold')
+            for label, values, colour in (
+                ('in use', [(at, glance.out) for at, glance in course.looks], 'red'),
+                ('idle', [(at, glance.idle) for at, glance in course.looks], 'green'),
+                ('waiting', [(at, glance.waiting) for at, glance in course.looks], 'yellow'),
+            ):
+                most = max(value for _, value in values)
+                name = f'  {label}, at most {most:,}'
+                self.say(f'{name:<{LABEL_WIDTH}}{line_of(resample(values, columns), most, plain=plain)}', style=colour)
+            marks = marks_of({'K': course.killed_at, 'B': course.back_at}, end, columns)
+            if marks.strip():
+                self.say(f'{"  K server killed, B back":<{LABEL_WIDTH}}{marks}')
+
     def checks(self, checks: Sequence[tuple[str, bool]]) -> bool:
         """Print what was checked.
 
@@ -174,6 +199,14 @@ class Report:
         for text, holds in checks:
             self.say(f'  {"ok    " if holds else "FAILED"}  {text}', style=None if holds else 'bold red')
         return all(holds for _, holds in checks)
+
+
+def _can_encode(text: str, encoding: str) -> bool:
+    try:
+        text.encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def _duration(seconds: float) -> str:

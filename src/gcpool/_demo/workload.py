@@ -130,6 +130,7 @@ class ThreadsPhase:
             errors=sum(tally.errors for tally in self._echoes) + sum(tally.errors for tally in self._counts),
             out=sockets['acquired'] + databases['acquired'],
             waiting=sockets['waiting'] + databases['waiting'],
+            idle=sockets['idle'] + databases['idle'],
         )
 
     def close(self) -> list[Figures]:
@@ -300,6 +301,7 @@ class TasksPhase:
             errors=self._tally.errors,
             out=self._stats['acquired'],
             waiting=self._stats['waiting'],
+            idle=self._stats['idle'],
         )
 
     def close(self) -> list[Figures]:
