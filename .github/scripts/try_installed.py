@@ -57,8 +57,8 @@ def check_modules() -> None:
     files = importlib.metadata.files('gcpool') or []
     extras = importlib.metadata.metadata('gcpool').get_all('Provides-Extra') or []
     for file in files:
-        if file.suffix != '.py' or file.name == '__main__.py' or '_demo' in file.parts:
-            continue
+        if file.suffix != '.py' or file.name == '__main__.py' or {'_demo', '_monitor'} & {*file.parts}:
+            continue  # what a command needs, the command says
         if 'contrib' in file.parts and file.name.startswith('_') and file.name != '__init__.py':
             continue  # a part of a public module, which says what it needs
         name = '.'.join(file.with_suffix('').parts).removesuffix('.__init__')

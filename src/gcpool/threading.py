@@ -2,7 +2,7 @@
 
 """The connection pool for asyncio. :py:mod:`gcpool.threading` is generated from this module."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, Generic, Literal, cast
 
 from ._callables import SyncCallablesManager
@@ -280,7 +280,7 @@ class ConnectionPool(
         is_refusal: 'ErrorJudge[NewEndpointT] | None' = None,
         is_hopeless: 'ErrorJudge[NewEndpointT] | None' = None,
         describe_endpoint: 'Describe[NewEndpointT] | None' = None,
-        default_endpoint: 'NewEndpointT' = UNSET,
+        default_endpoint: Hashable = UNSET,
         **parameters: 'Unpack[PoolParameters]',
     ) -> 'ConnectionPool[NewEndpointT, NewConnectionT]':
         """Make a pool of functions, without a class for the connection manager.
@@ -441,7 +441,7 @@ class NullConnectionPool(ConnectionPool[EndpointT, ConnectionT], Generic[Endpoin
             is_refusal: 'ErrorJudge[NewEndpointT] | None' = None,
             is_hopeless: 'ErrorJudge[NewEndpointT] | None' = None,
             describe_endpoint: 'Describe[NewEndpointT] | None' = None,
-            default_endpoint: 'NewEndpointT' = UNSET,
+            default_endpoint: Hashable = UNSET,
             max_size: int | None = None,
             total_max_size: int | None = None,
             **parameters: 'Unpack[NullPoolParameters]',
