@@ -74,8 +74,14 @@ class _Account:
             core = self.core()
         if core is not None and not (self.stopped or self.ended):
             found = _values_of(core.stats(since_built=True))
-            # A look beside an endpoint that is forgotten just then may miss what that has counted.
-            self._values = tuple(max(a, b) for a, b in zip(self._values, found, strict=True))
+            while True:
+                # A look beside an endpoint that is forgotten just then may miss what that has counted, and another
+                # thread may have seen more meanwhile.
+                known = self._values
+                values = tuple(max(a, b) for a, b in zip(known, found, strict=True))
+                if self._values is known:
+                    self._values = values
+                    break
         return self._values
 
 
