@@ -466,3 +466,34 @@ def test_nothing_is_kept_of_pools_that_are_gone(registry: CollectorRegistry) -> 
             scrape(registry)
     scrape(registry)
     assert not [name for name in collector._labels if name.startswith('short-lived')]
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='processes do not fork there')
+def test_a_child_of_a_fork_counts_what_it_does_itself(
+    registry: CollectorRegistry, pool: ConnectionPool[Any, object]
+) -> None:
+    def acquires() -> float:
+        return value(scrape(registry), 'acquires_total', pool='orders')
+
+    collector = PoolCollector(pool, registry=registry)
+    with ConnectionPool(Manager(), name='orders') as closed:
+        collector.add(closed)
+        closed.release(closed.acquire('a'))
+    with ConnectionPool(Manager(), name='orders') as gone:
+        collector.add(gone)
+        gone.release(gone.acquire('a'))
+    del gone
+    pool.release(pool.acquire('a'))
+    assert acquires() == 3
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        pid = os.fork()
+    if not pid:
+        signal.alarm(5)
+        found = [acquires()]
+        for _ in range(2):
+            pool.release(pool.acquire('a'))
+            found.append(acquires())
+        os._exit(0 if found == [0, 1, 2] else 1 + int(found[0]) + 10 * int(found[2]))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert acquires() == 3

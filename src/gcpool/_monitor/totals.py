@@ -69,6 +69,9 @@ class _Account:
         self.ended = False
         self._values = _NOTHING
 
+    def begin_anew(self) -> None:
+        self._values = _NOTHING
+
     def read(self, core: Any = None) -> _Values:
         if core is None:
             core = self.core()
@@ -122,12 +125,18 @@ class Totals:
         self._accounts: dict[int, _Account] = {}
         self._gone = _Gone({}, frozenset())
         self._numbers = count()
-        self.renew_lock()
+        self._lock = threading.RLock()
         _all_totals.add(self)
 
-    def renew_lock(self) -> None:
-        """Begin with a free lock: in a forked child, another thread of the parent may have held it."""
+    def begin_anew(self) -> None:
+        """In a forked child: count from 0, as its pools do. Another thread of the parent may have held the lock."""
         self._lock = threading.RLock()
+        self._gone = _Gone({}, frozenset())
+        for number, account in self._accounts.copy().items():
+            if account.ended:
+                del self._accounts[number]
+            else:
+                account.begin_anew()
 
     def note(self, *pools: Any) -> None:
         """Count pools from now on, with what they have counted since they were built. Those known go on."""
@@ -194,10 +203,10 @@ class Totals:
 _all_totals: 'weakref.WeakSet[Totals]' = weakref.WeakSet()
 
 
-def _renew_locks() -> None:
+def _begin_anew() -> None:
     for totals in list(_all_totals):
-        totals.renew_lock()
+        totals.begin_anew()
 
 
 if hasattr(os, 'register_at_fork'):
-    os.register_at_fork(after_in_child=_renew_locks)
+    os.register_at_fork(after_in_child=_begin_anew)
