@@ -5,6 +5,7 @@ import gc
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -199,7 +200,58 @@ def test_pools_of_one_name_are_summed(reader: Reader, pool: ConnectionPool[Any, 
         instrument(second, reader.provider)
         with pool.connection('a'), second.connection('a'), second.connection('a'):
             assert value(reader.read(), 'count', db=False, state='used') == 3
-    check_equal(reader.read(), pool.get_stats(), db=False)
+    # The gauges are those of what is open. The counters do not fall.
+    values = reader.read()
+    assert value(values, 'count', db=False, state='idle') == 1
+    assert value(values, 'max', db=False) == pool.get_stats()['total_max_size']
+    assert value(values, 'use_time.count', db=False) == 3
+
+
+@pytest.mark.parametrize('is_closed', [True, False])
+@pytest.mark.parametrize('is_dropped', [True, False])
+def test_no_counter_falls_when_a_pool_of_that_name_goes(
+    reader: Reader, pool: ConnectionPool[Any, object], is_closed: bool, is_dropped: bool
+) -> None:
+    second = ConnectionPool(Manager(), name='orders', max_size=1)
+    instrument(pool, reader.provider)
+    instrument(second, reader.provider)
+    pool.release(pool.acquire('a'))
+    second.release(second.acquire('a'))
+    counters = [name for name, metric in reader.metrics().items() if metric.data.is_monotonic]
+    before = reader.read()
+    with second.connection('a'), pytest.raises(TimeoutError):
+        second.acquire('a', timeout=0.0)
+    if is_closed:
+        second.close()
+    if is_dropped:
+        with warnings.catch_warnings():
+            # It says that it was never closed.
+            warnings.simplefilter('ignore', ResourceWarning)
+            del second
+            gc.collect()
+    values = reader.read()
+    assert all(values[key] >= before[key] for key in before if key[0] in counters)
+    assert value(values, 'use_time.count', db=False) == 3
+    assert value(values, 'timeouts', db=False) == 1
+    if not is_dropped:
+        second.close()
+
+
+def test_no_counter_falls_when_a_pool_is_exported_no_more(reader: Reader, pool: ConnectionPool[Any, object]) -> None:
+    with ConnectionPool(Manager(), name='orders') as second:
+        instrument(pool, reader.provider)
+        instrument(second, reader.provider)
+        second.release(second.acquire('a'))
+        uninstrument(second)
+        second.release(second.acquire('a'))
+        # It counts as it did then, and is not counted twice when it is exported again.
+        assert value(reader.read(), 'use_time.count', db=False) == 1
+        instrument(second, reader.provider)
+        assert value(reader.read(), 'use_time.count', db=False) == 2
+        uninstrument(second)
+        second.release(second.acquire('a'))
+    del second
+    assert value(reader.read(), 'use_time.count', db=False) == 2
 
 
 def test_closed_and_dropped_pools_are_gone(reader: Reader) -> None:

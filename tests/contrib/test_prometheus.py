@@ -9,7 +9,9 @@ import re
 import signal
 import threading
 import warnings
+import weakref
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -26,6 +28,7 @@ from prometheus_client import CollectorRegistry, generate_latest  # noqa: E402
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics  # noqa: E402
 from prometheus_client.parser import text_string_to_metric_families  # noqa: E402
 
+from gcpool._monitor.totals import MAX_GONE_NAMES  # noqa: E402
 from gcpool.contrib.prometheus import PoolCollector  # noqa: E402
 
 THREADS = 16
@@ -151,8 +154,142 @@ def test_pools_of_one_name_are_summed(registry: CollectorRegistry, pool: Connect
             assert value(samples, 'connections', pool='orders', state='in_use') == 3
             assert value(samples, 'max_connections', pool='orders') == 108
             assert value(samples, 'create_seconds_count', pool='orders') == 3
-    # What is left is what is open.
-    check_equal(scrape(registry), pool.get_stats(), 'orders')
+        last = second.get_stats(), pool.get_stats()
+    # The gauges are those of what is open. The counters do not fall.
+    samples = scrape(registry)
+    assert value(samples, 'connections', pool='orders', state='idle') == 1
+    assert value(samples, 'max_connections', pool='orders') == 8
+    assert value(samples, 'acquires_total', pool='orders') == sum(stats['acquires'] for stats in last) == 3
+    assert value(samples, 'closed_total', pool='orders', reason='pool_closed') == 2
+
+
+def counted(samples: dict[Any, float]) -> dict[Any, float]:
+    """The samples of counters and histograms."""
+    ends = ('_total', '_bucket', '_count', '_sum')
+    return {key: number for key, number in samples.items() if key[0].endswith(ends)}
+
+
+@pytest.mark.parametrize('of_all', [True, False])
+@pytest.mark.parametrize('scraped_when_closed', [True, False])
+@pytest.mark.parametrize('is_closed', [True, False])
+@pytest.mark.parametrize('is_dropped', [True, False])
+def test_no_counter_falls_when_a_pool_of_that_name_goes(
+    registry: CollectorRegistry,
+    pool: ConnectionPool[Any, object],
+    of_all: bool,
+    scraped_when_closed: bool,
+    is_closed: bool,
+    is_dropped: bool,
+) -> None:
+    second: Any = ConnectionPool(Manager(), name='orders', total_max_size=100)
+    # What refers to the pool from inside keeps it alive no longer than without an exporter.
+    second._manager.pool = second
+    PoolCollector(*(() if of_all else (pool, second)), registry=registry)
+    for _ in range(3):
+        second.release(second.acquire('a'))
+    pool.release(pool.acquire('a'))
+    before = counted(scrape(registry))
+    # These come after the last scrape in which the pool was open.
+    second.discard(second.acquire('a'))
+    second.release(second.acquire('b'))
+    reference = weakref.ref(second)
+    if is_closed:
+        second.close()
+        if scraped_when_closed:
+            assert value(scrape(registry), 'acquires_total', pool='orders') == 6
+    if is_dropped:
+        with warnings.catch_warnings():
+            # It says that it was never closed.
+            warnings.simplefilter('ignore', ResourceWarning)
+            del second
+            gc.collect()
+        assert reference() is None
+    for _ in range(2):
+        samples = scrape(registry)
+        after = counted(samples)
+        assert before.keys() == after.keys()
+        assert all(after[key] >= before[key] for key in before)
+        assert value(samples, 'acquires_total', pool='orders') == 6
+        assert value(samples, 'use_seconds_count', pool='orders') == 6
+        assert value(samples, 'closed_total', pool='orders', reason='discarded') == 1
+        assert value(samples, 'closed_total', pool='orders', reason='pool_closed') == is_closed
+        left = 8 if is_closed or is_dropped else 108
+        assert value(samples, 'max_connections', pool='orders') == left
+    if not is_dropped:
+        second.close()
+
+
+def test_a_connection_that_a_closed_pool_gets_back_counts(
+    registry: CollectorRegistry, pool: ConnectionPool[Any, object]
+) -> None:
+    second = ConnectionPool(Manager(), name='orders')
+    PoolCollector(pool, second, registry=registry)
+    conn = second.acquire('a')
+    second.close(timeout=0)
+    samples = scrape(registry)
+    second.release(conn)
+    reasons = [key for key in second.get_stats() if key.startswith('closed_')]
+    assert sum(second.get_stats()[key] for key in reasons) == 1
+    for key in reasons:
+        reason = key.removeprefix('closed_')
+        found = value(scrape(registry), 'closed_total', pool='orders', reason=reason)
+        assert found == second.get_stats()[key] >= value(samples, 'closed_total', pool='orders', reason=reason)
+
+
+def test_counters_of_a_name_go_on_with_its_next_pool(registry: CollectorRegistry) -> None:
+    collector = PoolCollector(registry=registry)
+    for number in range(1, 4):
+        with ConnectionPool(Manager(), name='again and again') as pool:
+            scrape(registry)
+            pool.release(pool.acquire('a'))
+            assert value(scrape(registry), 'acquires_total', pool='again and again') == number
+        del pool
+        assert not [key for key in scrape(registry) if ('pool', 'again and again') in key[1]]
+    assert len(collector._pools._totals._accounts) <= 1
+
+
+def test_of_names_without_a_pool_the_last_ones_are_remembered(
+    registry: CollectorRegistry, pool: ConnectionPool[Any, object]
+) -> None:
+    collector = PoolCollector(pool, registry=registry)
+    pool.release(pool.acquire('a'))
+    for number in range(MAX_GONE_NAMES + 20):
+        for name in (f'gone {number}', 'orders'):
+            with ConnectionPool(Manager(), name=name) as other:
+                collector.add(other)
+                other.release(other.acquire('a'))
+            del other
+    assert value(scrape(registry), 'acquires_total', pool='orders') == MAX_GONE_NAMES + 21
+    totals = collector._selection._totals
+    assert len(totals._gone.values) <= MAX_GONE_NAMES + 1
+    assert len(totals._accounts) <= 3
+    assert totals.by_name(['gone 0'])['gone 0']['acquires'] == 0
+    assert totals.by_name([f'gone {number}'])[f'gone {number}']['acquires'] == 1
+
+
+def test_no_scrape_beside_pools_that_come_and_go_sees_a_counter_fall(
+    registry: CollectorRegistry, pool: ConnectionPool[Any, object]
+) -> None:
+    collector = PoolCollector(pool, registry=registry)
+
+    def work() -> None:
+        for _ in range(100):
+            with ConnectionPool(Manager(), name='orders') as other:
+                collector.add(other)
+                for _ in range(5):
+                    other.release(other.acquire('a'))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    scraped = [counted(scrape(registry))]
+    while any(thread.is_alive() for thread in threads):
+        scraped.append(counted(scrape(registry)))
+    for thread in threads:
+        thread.join()
+    scraped.append(counted(scrape(registry)))
+    assert not [key for one, next_one in pairwise(scraped) for key in one if next_one[key] < one[key]]
+    assert value(scraped[-1], 'acquires_total', pool='orders') == 2000
 
 
 def test_a_closed_pool_is_gone_and_a_dropped_one_too(registry: CollectorRegistry) -> None:
@@ -302,7 +439,7 @@ def test_a_child_of_a_fork_scrapes_though_its_parent_did_just_then(
     held, goes_on = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with collector._selection._lock:
+        with collector._selection._lock, collector._selection._totals._lock:
             held.set()
             goes_on.wait()
 
@@ -314,6 +451,7 @@ def test_a_child_of_a_fork_scrapes_though_its_parent_did_just_then(
         pid = os.fork()
     if not pid:
         signal.alarm(5)
+        collector._selection._totals.note(pool)
         os._exit(0 if 'orders' in collector._selection.by_name() else 1)
     goes_on.set()
     thread.join()
@@ -328,3 +466,34 @@ def test_nothing_is_kept_of_pools_that_are_gone(registry: CollectorRegistry) -> 
             scrape(registry)
     scrape(registry)
     assert not [name for name in collector._labels if name.startswith('short-lived')]
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='processes do not fork there')
+def test_a_child_of_a_fork_counts_what_it_does_itself(
+    registry: CollectorRegistry, pool: ConnectionPool[Any, object]
+) -> None:
+    def acquires() -> float:
+        return value(scrape(registry), 'acquires_total', pool='orders')
+
+    collector = PoolCollector(pool, registry=registry)
+    with ConnectionPool(Manager(), name='orders') as closed:
+        collector.add(closed)
+        closed.release(closed.acquire('a'))
+    with ConnectionPool(Manager(), name='orders') as gone:
+        collector.add(gone)
+        gone.release(gone.acquire('a'))
+    del gone
+    pool.release(pool.acquire('a'))
+    assert acquires() == 3
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        pid = os.fork()
+    if not pid:
+        signal.alarm(5)
+        found = [acquires()]
+        for _ in range(2):
+            pool.release(pool.acquire('a'))
+            found.append(acquires())
+        os._exit(0 if found == [0, 1, 2] else 1 + int(found[0]) + 10 * int(found[2]))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert acquires() == 3

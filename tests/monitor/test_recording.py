@@ -85,7 +85,7 @@ class TestRecord:
             until(lambda: not threads_called('gcpool-recorder'))
         assert f'the pools are no longer recorded to {tmp_path / "run"}' in caplog.text
 
-    @pytest.mark.parametrize('failure', [RuntimeError('a password'), SystemExit(3)])
+    @pytest.mark.parametrize('failure', [RuntimeError('a password'), SystemExit(3), KeyboardInterrupt()])
     def test_a_look_that_fails_is_told_and_the_next_one_is_recorded(
         self,
         tmp_path: Path,
@@ -108,6 +108,33 @@ class TestRecord:
             until(lambda: looks > 3)
         assert [line['look'] for line in lines_of(tmp_path / 'run')] == [1, *range(3, looks + 1)]
         assert f'a look at the pools is not recorded: {type(failure).__name__}' in caplog.text
+
+    @pytest.mark.parametrize('failure', [KeyboardInterrupt(), RuntimeError()])
+    def test_nothing_that_is_raised_in_its_thread_ends_it(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, failure: BaseException
+    ) -> None:
+        with monitor.record(tmp_path / 'run', 0.01) as recording:
+            record, failures = recording._background._work, [failure]
+
+            def fail_once() -> None:
+                if failures:
+                    raise failures.pop()
+                record()
+
+            recording._background._work = fail_once
+            until(lambda: not failures)
+            known = len(lines_of(tmp_path / 'run'))
+            until(lambda: len(lines_of(tmp_path / 'run')) > known)
+        assert f'thread gcpool-recorder has failed, and goes on: {type(failure).__name__}' in caplog.text
+
+    def test_ctrl_c_in_the_main_thread_goes_through(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def interrupted(*, details: bool) -> bytes:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(recording_module, 'snapshot_as_json', interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            monitor.record(tmp_path / 'run', 3600)
+        assert threads_called('gcpool-recorder') == []
 
     def test_an_interrupted_close_closes_the_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         recording = monitor.record(tmp_path / 'run', 3600)

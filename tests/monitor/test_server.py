@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import gcpool._monitor.server as server_module
+import gcpool._monitor.transport as transport_module
 from gcpool import monitor
 from gcpool._monitor.client import ask, find
 from gcpool._monitor.transport import MAX_UNIX_PATH, LoopbackTransport, UnixTransport
@@ -116,6 +117,10 @@ class TestServe:
             with Hostile(Manager(), name='hostile') as hostile:
                 with pytest.raises(MonitorError, match='could not look at its pools: SystemExit'):
                     ask(server.path)
+                for Hostile.failure in (KeyboardInterrupt(), GeneratorExit()):
+                    name = type(Hostile.failure).__name__
+                    with pytest.raises(MonitorError, match=f'could not look at its pools: {name}'):
+                        ask(server.path)
                 Hostile.health = lambda self: Health(Nameless(), None)  # type: ignore[arg-type, method-assign]
                 with pytest.raises(MonitorError, match='could not look at its pools'):
                     ask(server.path)
@@ -141,6 +146,93 @@ class TestServe:
     def test_no_path(self, path: Any) -> None:
         with pytest.raises(TypeError, match='expected a string or a path'):
             monitor.serve(path)
+
+
+class Clock:
+    """A clock that goes on by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.now = 1000.0
+        monkeypatch.setattr(transport_module, 'time', self)
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class SlowSocket:
+    """A side of a connection whose other side says one byte each time, after some seconds."""
+
+    def __init__(self, clock: Clock, seconds: float):
+        self._clock = clock
+        self._seconds = seconds
+        self.timeouts: list[float] = []
+        self.sent = b''
+
+    def settimeout(self, timeout: float) -> None:
+        assert timeout > 0
+        self.timeouts.append(timeout)
+
+    def recv(self, size: int) -> bytes:
+        if self._seconds > self.timeouts[-1]:
+            self._clock.now += self.timeouts[-1]
+            raise TimeoutError('timed out')
+        self._clock.now += self._seconds
+        return b'0'
+
+    def sendall(self, data: bytes) -> None:
+        self.sent += data
+
+
+class TestOneLimit:
+    """A conversation has one limit, however it is drawn out."""
+
+    @pytest.mark.parametrize('seconds', [0.1, 0.5, 1.5, 5.0])
+    def test_a_client_that_says_a_byte_now_and_then(
+        self, directory: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+    ) -> None:
+        clock = Clock(monkeypatch)
+        conn: Any = SlowSocket(clock, seconds)
+        listener = LoopbackTransport().listen(None)
+        try:
+            server_module._converse(conn, listener)
+        finally:
+            listener.close()
+        assert clock.now == pytest.approx(1000.0 + server_module.CLIENT_TIME, abs=seconds)
+        assert clock.now <= 1000.0 + server_module.CLIENT_TIME + 1e-6
+        assert conn.timeouts == sorted(conn.timeouts, reverse=True)
+        assert conn.sent == b''
+
+    def test_the_answer_has_what_the_token_has_left(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock = Clock(monkeypatch)
+        conn: Any = SlowSocket(clock, 0.03125)
+        listener = LoopbackTransport().listen(None)
+
+        def slow_look() -> bytes:
+            # That is no time of the client's.
+            clock.now += 100.0
+            return b'answer'
+
+        try:
+            monkeypatch.setattr(listener, '_token', '0' * 32)
+            monkeypatch.setattr(server_module, '_answer_of_now', slow_look)
+            server_module._converse(conn, listener)
+        finally:
+            listener.close()
+        assert conn.sent == b'answer'
+        assert conn.timeouts[-1] == server_module.CLIENT_TIME - 32 * 0.03125
+
+    @pytest.mark.parametrize('seconds', [0.5, 2.0, 60.0])
+    def test_a_process_that_answers_a_byte_now_and_then(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+        clock = Clock(monkeypatch)
+        conn: Any = SlowSocket(clock, seconds)
+
+        class Via(UnixTransport):
+            def connect(self, path: str, timeout: float) -> Any:
+                return contextlib.nullcontext(conn)
+
+        with pytest.raises(MonitorError, match='did not answer within 5 s'):
+            ask('/nowhere', Via())
+        assert clock.now <= 1000.0 + 5.0 + 1e-6
 
 
 class TestPlaces:

@@ -1,16 +1,29 @@
 """A daemon thread that watches, which does not disturb a fork."""
 
+import contextlib
 import threading
 from collections.abc import Callable
 
 from gcpool._core import logger
+from gcpool._signal_handlers import is_of_signal_handler
 from gcpool._workers import before_fork
 from gcpool._workers.threads import make_this_thread_known, start_thread
 
-__all__ = ['Background']
+__all__ = ['Background', 'is_for_program']
 
 # Seconds that the thread may take to end.
 END_TIME = 5.0
+
+
+def is_for_program(exc: BaseException) -> bool:
+    """Tell whether an exception that is being handled is meant for the program, and not a callback's failure.
+
+    Ctrl-C and what a signal handler raises come in the main thread alone. In a thread of the library's own, also a
+    KeyboardInterrupt is a callback's. gevent's threads run in the main thread of the system.
+    """
+    if isinstance(exc, (Exception, SystemExit)):
+        return is_of_signal_handler(exc)
+    return threading.get_native_id() == threading.main_thread().native_id
 
 
 class _Run:
@@ -77,9 +90,19 @@ class Background:
                 finally:
                     before_fork.idle_threads.pop(run.thread, None)
                 if self._run is run:
-                    self._work()
+                    self._work_on()
         finally:
             make_this_thread_known()
+
+    def _work_on(self) -> None:
+        try:
+            self._work()
+        except BaseException as exc:
+            if is_for_program(exc):
+                raise
+            # Perhaps a handler of the log has raised it, and does so again.
+            with contextlib.suppress(BaseException):
+                logger.last_resort('thread %s has failed, and goes on: %s', self._name, type(exc).__name__)
 
     def dismiss(self, thread: threading.Thread) -> bool:
         """The process is about to fork: have the idle thread end. False if it is another one."""

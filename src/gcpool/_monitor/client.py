@@ -3,18 +3,17 @@
 import contextlib
 import json
 import os
-import socket
 from typing import Any
 
 from gcpool.exceptions import MonitorError
 
 from .places import HAS_USERS, default_directory, default_path, pids_in
 from .snapshot import VERSION
-from .transport import Transport, transport
+from .transport import Conversation, Transport, transport
 
 __all__ = ['ask', 'find']
 
-# Seconds that a process may take to answer.
+# Seconds that a process may take to take the connection, and then for all of its answer.
 PATIENCE = 5.0
 CHUNK = 1 << 16
 
@@ -104,7 +103,7 @@ def ask(path: str, via: Transport | None = None) -> dict[str, Any]:
     """
     with (via or transport()).connect(path, PATIENCE) as conn:
         try:
-            answer = _read(conn)
+            answer = _read(Conversation(conn, PATIENCE))
         except TimeoutError as exc:
             raise MonitorError(f'the process that serves at {path!r} did not answer within {PATIENCE:g} s') from exc
         except OSError as exc:
@@ -118,7 +117,7 @@ def ask(path: str, via: Transport | None = None) -> dict[str, Any]:
     return _checked(found, path)
 
 
-def _read(conn: socket.socket) -> bytes:
+def _read(conn: Conversation) -> bytes:
     chunks = []
     while chunk := conn.recv(CHUNK):
         chunks.append(chunk)

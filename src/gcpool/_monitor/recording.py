@@ -9,10 +9,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from gcpool._core import logger
-from gcpool._signal_handlers import is_of_signal_handler
 from gcpool._workers.threads import Wakeup
 
-from .background import Background
+from .background import Background, is_for_program
 from .snapshot import snapshot_as_json
 
 if TYPE_CHECKING:
@@ -111,9 +110,9 @@ class Recording:
 def _line_of_now() -> bytes:
     try:
         return snapshot_as_json(details=False) + b'\n'
-    except (Exception, SystemExit) as exc:
+    except BaseException as exc:
         # A manager's describe_endpoint may raise anything. The next look may do better.
-        if is_of_signal_handler(exc):
+        if is_for_program(exc):
             raise
         logger.last_resort('a look at the pools is not recorded: %s', type(exc).__name__)
         return b''

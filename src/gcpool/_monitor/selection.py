@@ -3,10 +3,14 @@
 import os
 import threading
 import weakref
+from collections.abc import Collection
 from typing import Any
 
 from gcpool._pools import by_name, open_pools
+from gcpool._statistics import PoolStats
 from gcpool.common import BaseConnectionPool
+
+from .totals import Totals
 
 __all__ = ['AllPools', 'Selection', 'checked_pool']
 
@@ -33,6 +37,7 @@ class Selection:
         self.renew_lock()
         _selections.add(self)
         self._pools: list[weakref.ref[Any]] = []
+        self._totals = Totals()
 
     def renew_lock(self) -> None:
         """Begin with a free lock: in a forked child, another thread of the parent may have held it."""
@@ -57,6 +62,7 @@ class Selection:
         with self._lock:
             if any(known is pool for known in self._living()):
                 return False
+            self._totals.note(pool)
             self._pools.append(weakref.ref(pool))
             return True
 
@@ -66,12 +72,18 @@ class Selection:
             kept = [reference for reference in self._pools if reference() is not pool]
             found = len(kept) < len(self._pools)
             self._pools = kept
-            return found
+        if found:
+            self._totals.stop(pool)
+        return found
 
     def by_name(self) -> dict[str, list[Any]]:
         """The pools, those of one name together."""
         with self._lock:
             return by_name(self._living())
+
+    def totals(self, names: Collection[str]) -> dict[str, PoolStats]:
+        """The counters of pools of these names, also of those that are closed or gone."""
+        return self._totals.by_name(names)
 
 
 _selections: 'weakref.WeakSet[Selection]' = weakref.WeakSet()
@@ -89,6 +101,16 @@ if hasattr(os, 'register_at_fork'):
 class AllPools:
     """All pools of the process, also those that are yet to be built."""
 
+    def __init__(self) -> None:
+        self._totals = Totals()
+        self._totals.note(*open_pools())
+
     def by_name(self) -> dict[str, list[Any]]:
         """The pools, those of one name together."""
-        return by_name(open_pools())
+        found = open_pools()
+        self._totals.note(*found)
+        return by_name(found)
+
+    def totals(self, names: Collection[str]) -> dict[str, PoolStats]:
+        """The counters of pools of these names, also of those that are closed or gone since they were first seen."""
+        return self._totals.by_name(names)

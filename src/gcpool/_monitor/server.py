@@ -12,18 +12,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from gcpool._core import logger
-from gcpool._signal_handlers import is_of_signal_handler
 
-from .background import Background
+from .background import Background, is_for_program
 from .snapshot import snapshot_as_json
-from .transport import Listener, transport
+from .transport import Conversation, Listener, transport
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ['Server', 'serve', 'serve_as_environment_says']
 
-# Seconds that a client may take to read.
+# Seconds that a client may take in all, to say who it is and to read.
 CLIENT_TIME = 2.0
 # Seconds until the next try when the system refuses a connection, because the process has too many files open.
 PAUSE = 0.2
@@ -121,19 +120,23 @@ class Server:
                 time.sleep(PAUSE)
             return
         with conn:
-            conn.settimeout(CLIENT_TIME)
-            # A client that has gone, or takes nothing, gets nothing.
-            with contextlib.suppress(OSError):
-                if self._listener.admits(conn):
-                    conn.sendall(_answer_of_now())
+            _converse(conn, self._listener)
+
+
+def _converse(conn: socket.socket, listener: Listener) -> None:
+    # A client that has gone, or takes nothing, gets nothing.
+    with contextlib.suppress(OSError):
+        conversation = Conversation(conn, CLIENT_TIME)
+        if listener.admits(conversation):
+            conversation.answer(_answer_of_now)
 
 
 def _answer_of_now() -> bytes:
     try:
         return snapshot_as_json()
-    except (Exception, SystemExit) as exc:
+    except BaseException as exc:
         # A manager's describe_endpoint may raise anything, and so may the repr() of what a task has for a name.
-        if is_of_signal_handler(exc):
+        if is_for_program(exc):
             raise
         kind = type(exc).__name__
         logger.last_resort('no snapshot of the pools: %s', kind)

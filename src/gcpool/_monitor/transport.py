@@ -13,13 +13,14 @@ import socket
 import stat
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
 from gcpool.exceptions import MonitorError
 
 from .places import default_path, make_private_directory
 
-__all__ = ['Listener', 'LoopbackTransport', 'Transport', 'UnixTransport', 'transport']
+__all__ = ['Conversation', 'Listener', 'LoopbackTransport', 'Transport', 'UnixTransport', 'transport']
 
 # Bytes of a path that the address of a Unix socket has room for.
 MAX_UNIX_PATH = 107 if sys.platform == 'linux' else 103
@@ -28,6 +29,47 @@ BACKLOG = 16
 # Seconds until a client for which there is no place to wait tries again.
 BUSY_PAUSE = 0.02
 TOKEN_LENGTH = 32
+
+
+class Conversation:
+    """A connection with one limit for all that is said: a timeout of the socket would begin anew with each byte.
+
+    :param sock: the connection
+    :param timeout: seconds from now
+    """
+
+    def __init__(self, sock: socket.socket, timeout: float):
+        self._sock = sock
+        self._deadline = time.monotonic() + timeout
+
+    def recv(self, size: int) -> bytes:
+        """Read at most so many bytes; none when the other side has hung up.
+
+        :raises TimeoutError: when the time is over
+        :raises OSError: when the connection is broken
+        """
+        self._limit()
+        return self._sock.recv(size)
+
+    def answer(self, make: Callable[[], bytes]) -> None:
+        """Make an answer, which takes none of the other side's time, and send all of it.
+
+        :raises TimeoutError: when the time is over
+        :raises OSError: when the connection is broken
+        """
+        began = time.monotonic()
+        data = make()
+        self._deadline += time.monotonic() - began
+        self._limit()
+        # A socket's timeout is for all of this together.
+        self._sock.sendall(data)
+
+    def _limit(self) -> None:
+        left = self._deadline - time.monotonic()
+        if left <= 0.0:
+            # A timeout of 0 would mean not to wait, and be another error.
+            raise TimeoutError('timed out')
+        self._sock.settimeout(left)
 
 
 class Listener(Protocol):
@@ -40,8 +82,11 @@ class Listener(Protocol):
     path: str
     sock: socket.socket
 
-    def admits(self, conn: socket.socket) -> bool:
-        """Whether a client may see the pools."""
+    def admits(self, conn: 'Conversation') -> bool:
+        """Whether a client may see the pools.
+
+        :raises OSError: when it hangs up, or the time is over
+        """
         ...
 
     def close(self, *, removes_file: bool = True) -> None:
@@ -137,7 +182,7 @@ class _UnixListener:
             raise
         self._file = _File(self.path)
 
-    def admits(self, conn: socket.socket) -> bool:
+    def admits(self, conn: 'Conversation') -> bool:
         # Only the user, who may enter the directory, can have connected.
         return True
 
@@ -254,7 +299,7 @@ class _LoopbackListener:
             raise
         self._file = _File(self.path)
 
-    def admits(self, conn: socket.socket) -> bool:
+    def admits(self, conn: 'Conversation') -> bool:
         # Any process of the system can connect; only its user can read the file with the token.
         said = b''
         while len(said) < TOKEN_LENGTH and (more := conn.recv(TOKEN_LENGTH - len(said))):

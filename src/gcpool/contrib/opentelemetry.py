@@ -39,7 +39,9 @@ def instrument(pool: Any, meter_provider: MeterProvider | None = None, *, databa
     counters of seconds, each with a counter of how many times there were, as ``.wait_time.count``. Pools that do not
     lead to databases have the same under ``gcpool.connection``.
 
-    The pool is held weakly. Pools of one name are summed, and a closed pool is exported no more.
+    The pool is held weakly. Pools of one name are summed. Of a closed pool no gauges are exported; the counters keep
+    what it has counted, so they never fall while a pool of its name is open. Without one, nothing of that name is
+    exported; the last 100 such names go on from there with their next pool.
 
     :param pool: the pool
     :param meter_provider: None for the global one, which may be set later
@@ -71,7 +73,10 @@ def instrument(pool: Any, meter_provider: MeterProvider | None = None, *, databa
 
 
 def uninstrument(pool: Any) -> None:
-    """Export a pool no more, to whichever provider. Does nothing if it is not exported."""
+    """Export a pool no more, to whichever provider. Does nothing if it is not exported.
+
+    The counters of other pools of its name keep what it has counted until then.
+    """
     found = getattr(pool, '_engine', pool)
     with _lock:
         for exporters in [_global_exporters, *_exporters.values()]:
@@ -104,18 +109,21 @@ class _Exporter(Selection):
             (gauge, 'pending_requests', '{request}', 'Acquires that wait', _value_of('waiting')),
             (counter, 'timeouts', '{timeout}', 'Acquires whose timeout expired', _value_of('timeouts')),
         ):
-            make(f'{self._prefix}.{name}', [self._callback(read)], unit, text)
+            make(f'{self._prefix}.{name}', [self._callback(read, counts=make is counter)], unit, text)
         for key, text in (('wait', 'acquires waited'), ('create', 'connecting took'), ('use', 'connections were used')):
             name = f'{self._prefix}.{key}_time'
-            counter(name, [self._callback(_seconds_of(key))], 's', f'How long {text}')
-            counter(f'{name}.count', [self._callback(_count_of(key))], '1', f'How often {text}')
+            counter(name, [self._callback(_seconds_of(key), counts=True)], 's', f'How long {text}')
+            counter(f'{name}.count', [self._callback(_count_of(key), counts=True)], '1', f'How often {text}')
 
-    def _callback(self, read: _Read) -> Callable[[CallbackOptions], list[Observation]]:
+    def _callback(self, read: _Read, *, counts: bool) -> Callable[[CallbackOptions], list[Observation]]:
         def observe(_options: CallbackOptions) -> list[Observation]:
+            found = self.by_name()
+            # Counters have what closed pools have counted, too. Gauges are those of the open ones.
+            all_stats = self.totals(found) if counts else {name: summed_stats(pools) for name, pools in found.items()}
             return [
                 Observation(value, {f'{self._prefix}.pool.name': name, **attributes})
-                for name, pools in sorted(self.by_name().items())
-                for value, attributes in read(summed_stats(pools))
+                for name, stats in sorted(all_stats.items())
+                for value, attributes in read(stats)
             ]
 
         return observe

@@ -47,7 +47,9 @@ _HISTOGRAMS = {
 class PoolCollector(Collector):
     """Exports the figures of pools, for threads and for asyncio.
 
-    Pools are held weakly. Those of one name are summed; a pool that is closed is exported no more.
+    Pools are held weakly. Those of one name are summed. Of a pool that is closed no gauges are exported; counters and
+    histograms keep what it has counted, so they never fall while a pool of its name is open. Without one, nothing of
+    that name is exported; the last 100 such names go on from there with their next pool.
 
     :param pools: the pools; if none is given, all pools of the process, also those that are built later
     :param registry: where it registers itself; None for nowhere, so that the caller can
@@ -95,16 +97,17 @@ class PoolCollector(Collector):
         for name in [*self._labels]:
             if name not in found_pools:
                 self._labels.pop(name, None)
+        all_totals = self._pools.totals(found_pools)
         for name, pools in sorted(found_pools.items()):
-            stats = summed_stats(pools)
+            stats, totals = summed_stats(pools), all_totals[name]
             self._add_connections(families, name, pools, stats)
             families['max_connections'].add_metric([name], stats['total_max_size'])
             for counter, (key, _) in _COUNTERS.items():
-                families[counter].add_metric([name], stats[key])
+                families[counter].add_metric([name], totals[key])
             for reason in REASONS[1:]:
-                families['closed'].add_metric([name, reason], stats[f'closed_{reason}'])
+                families['closed'].add_metric([name, reason], totals[f'closed_{reason}'])
             for key, (histogram, _) in _HISTOGRAMS.items():
-                found = stats.histograms[key]
+                found = totals.histograms[key]
                 families[histogram].add_metric([name], _buckets(found), found.sum)
         yield from families.values()
 
