@@ -234,7 +234,7 @@ def test_no_counter_falls_when_a_pool_of_that_name_goes(
     assert value(values, 'use_time.count', db=False) == 3
     assert value(values, 'timeouts', db=False) == 1
     if not is_dropped:
-        second.close()
+        second.close()  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
 def test_no_counter_falls_when_a_pool_is_exported_no_more(reader: Reader, pool: ConnectionPool[Any, object]) -> None:

@@ -216,7 +216,7 @@ def test_no_counter_falls_when_a_pool_of_that_name_goes(
         left = 8 if is_closed or is_dropped else 108
         assert value(samples, 'max_connections', pool='orders') == left
     if not is_dropped:
-        second.close()
+        second.close()  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
 def test_a_connection_that_a_closed_pool_gets_back_counts(
@@ -253,7 +253,8 @@ def test_of_names_without_a_pool_the_last_ones_are_remembered(
 ) -> None:
     collector = PoolCollector(pool, registry=registry)
     pool.release(pool.acquire('a'))
-    for number in range(MAX_GONE_NAMES + 20):
+    last = MAX_GONE_NAMES + 19
+    for number in range(last + 1):
         for name in (f'gone {number}', 'orders'):
             with ConnectionPool(Manager(), name=name) as other:
                 collector.add(other)
@@ -264,7 +265,7 @@ def test_of_names_without_a_pool_the_last_ones_are_remembered(
     assert len(totals._gone.values) <= MAX_GONE_NAMES + 1
     assert len(totals._accounts) <= 3
     assert totals.by_name(['gone 0'])['gone 0']['acquires'] == 0
-    assert totals.by_name([f'gone {number}'])[f'gone {number}']['acquires'] == 1
+    assert totals.by_name([f'gone {last}'])[f'gone {last}']['acquires'] == 1
 
 
 def test_no_scrape_beside_pools_that_come_and_go_sees_a_counter_fall(

@@ -10,13 +10,18 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation, get_meter_provider
-
 from gcpool._core import logger
 from gcpool._monitor.figures import summed_stats
 from gcpool._monitor.selection import Selection, checked_pool
 from gcpool._statistics import PoolStats
 from gcpool._version import __version__
+
+try:
+    from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation, get_meter_provider
+except ImportError as exc:
+    raise ImportError(
+        'gcpool.contrib.opentelemetry needs opentelemetry-api: pip install "gcpool[opentelemetry]"', name=exc.name
+    ) from exc
 
 __all__ = ['instrument', 'uninstrument']
 

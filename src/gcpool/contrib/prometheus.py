@@ -9,10 +9,6 @@ from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import Any
 
-from prometheus_client import REGISTRY, CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
-
 from gcpool._core import REASONS
 from gcpool._monitor.figures import (
     MAX_ENDPOINTS,
@@ -24,6 +20,15 @@ from gcpool._monitor.figures import (
 )
 from gcpool._monitor.selection import AllPools, Selection, checked_pool
 from gcpool._statistics import Histogram, PoolStats
+
+try:
+    from prometheus_client import REGISTRY, CollectorRegistry
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+    from prometheus_client.registry import Collector
+except ImportError as exc:
+    raise ImportError(
+        'gcpool.contrib.prometheus needs prometheus_client: pip install "gcpool[prometheus]"', name=exc.name
+    ) from exc
 
 __all__ = ['PoolCollector']
 
