@@ -18,7 +18,7 @@ from tests.threads.runtime import Job, spawn
 
 MAX_SIZE = 4
 WORKERS = 12
-CYCLES = 100 if os.environ.get('GCPOOL_QUICK') == '1' else 300
+CYCLES = 100 if os.environ.get('GCPOOL_QUICK') == '1' else 1000
 # Beside others, who have all sessions but this many.
 LEFT = 2
 
