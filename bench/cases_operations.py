@@ -38,7 +38,7 @@ EVERYTHING: dict[str, Any] = {
 }
 
 #: Seconds after which the pool's threads have ended that have found nothing to do.
-_SETTLED_AFTER = 2.5
+_SETTLED_AFTER = 11.0
 
 _ON = 'gcpool, everything on'
 

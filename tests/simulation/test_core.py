@@ -1,5 +1,6 @@
 """The core alone, simulated: what the simulator promises, and that it finds what is wrong."""
 
+import os
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +27,8 @@ def driver() -> None:
 
 
 def test_the_core_answers_as_the_model_does() -> None:
-    core.simulate(secrets.randbits(63), STEPS)  # the error names the seed
+    # The error names the seed. With CI=true nothing is drawn, as for Hypothesis.
+    core.simulate(2 if os.environ.get('CI') == 'true' else secrets.randbits(63), STEPS)
 
 
 def test_the_same_seed_leads_to_the_same_trace() -> None:

@@ -19,6 +19,7 @@ from gcpool._workers.collector_threads import SyncCollector
 from gcpool._workers.per_process import PerProcess
 from tests.conftest import QUICK
 from tests.simulation import __main__ as command_line
+from tests.simulation import compiled, core
 from tests.simulation import world as world_module
 from tests.simulation.failure import SimulationError
 from tests.simulation.forking import CAN_BEGIN_ANEW, begin_anew
@@ -79,6 +80,10 @@ def test_draws_and_names_a_seed(part: str) -> None:
 
 def test_does_the_same_each_time_where_nothing_may_be_drawn() -> None:
     pytest.importorskip('greenlet', reason='greenlet is not installed')
+    try:
+        core.load()
+    except compiled.CannotCompile as exc:
+        pytest.skip(str(exc))
     # All parts in one process, as `make test` runs them.
     first, second = (command('all', '--fixed', '0.01', hash_seed=seed) for seed in ('0', '123'))
     assert first.returncode == 0, first.stdout + first.stderr
