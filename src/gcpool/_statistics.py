@@ -64,8 +64,7 @@ class PoolStats(dict[str, int]):
 
     ``stats['wait_p99']`` is a percentile in seconds, from the histogram: ``wait``, ``create`` or ``use``, and ``p50``,
     ``p90``, ``p95``, ``p99`` or any other; digits after the second one are decimals (``p999`` is the 99.9th). The
-    values
-    of these keys are computed when they are read; they are not among ``keys()``.
+    values of these keys are computed when they are read; they are not among ``keys()``.
 
     :ivar histograms: the histograms ``wait``, ``create`` and ``use``; none if this is about one endpoint
     """
