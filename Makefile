@@ -16,6 +16,7 @@
 #   make wheel      sdist and wheel into dist/, the wheel tried in an empty environment
 #   make test-sdist the tests of the sdist on the wheel, as the workflow that makes the wheels runs them
 #   make generate   the threading half from the asyncio half
+#   make changelog  what the next release will say; make release-notes puts it into CHANGELOG.md
 #   make format     formats and sorts what the linters would complain about
 #   make clean      removes whatever of this was made
 #
@@ -50,10 +51,10 @@ PYTEST := $(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 CORE := $(wildcard $(foreach part,_core _engine/* _facade/*,$(addprefix src/gcpool/$(part).,pyx pxi pxd))) setup.py
 SOURCES := $(CORE) pyproject.toml MANIFEST.in $(shell find src -name '*.py' -o -name '*.pyi' -o -name py.typed)
 # What the sdist holds besides, as MANIFEST.in says; what tests and tools leave there is no part of it.
-SHIPPED := README.md LICENSE CHANGELOG.md Makefile $(shell find tests examples docs bench .github -type f \
+SHIPPED := LICENSE Makefile CITATION.cff $(wildcard *.md) $(shell find tests examples docs bench changes .github -type f \
 	-not -path '*/__pycache__/*' -not -name '_probe*' -not -name '*.so')
 
-.PHONY: demo test test-plain test-assert coverage test-simulate simulate mutants test-oldest test-installed test-sdist tsan lint docs bench bench-environment bench-servers bench-dropins wheel generate format build clean
+.PHONY: demo test forget-skips test-plain test-assert coverage test-simulate simulate mutants test-oldest test-installed test-sdist tsan lint docs bench bench-environment bench-servers bench-dropins wheel generate changelog release-notes format build clean
 
 # ---- environments -------------------------------------------------------------------------------------------------
 
@@ -99,7 +100,14 @@ docs: $(VENV)/.built $(VENV)/.group-docs
 
 # ---- tests --------------------------------------------------------------------------------------------------------
 
-test: test-plain test-assert coverage test-simulate
+# What was skipped, in any of the runs, is the last that is told. A run by itself tells it at its own end.
+test: forget-skips test-plain test-assert coverage test-simulate
+	@$(BIN)/python -m tests.skips $(SKIPS)
+
+SKIPS := build/skips
+test-plain test-assert coverage: export GCPOOL_NOTE_SKIPS = $(CURDIR)/$(SKIPS)
+forget-skips:
+	@rm -f $(SKIPS)
 
 test-plain: $(VENV)/.built $(VENV)/.group-test
 	GCPOOL_EXPECT_BUILD=src $(PYTEST)
@@ -191,6 +199,7 @@ dist/.built: $(SOURCES) $(SHIPPED) $(VENV)/.group-package
 	env -u GCPOOL_ASSERT -u GCPOOL_TRACE $(BIN)/python -m build --outdir dist . > build/package.log 2>&1 \
 		|| { cat build/package.log; exit 1; }
 	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python .github/scripts/check_wheel.py dist
 	$(BIN)/python -m venv build/empty
 	build/empty/bin/python -m pip --disable-pip-version-check install --quiet --no-index --find-links dist --no-deps gcpool
 	build/empty/bin/python -I .github/scripts/try_installed.py
@@ -210,6 +219,7 @@ test-sdist: dist/.built
 # cython-lint looks for pycodestyle on PATH.
 lint: export PATH := $(abspath $(BIN)):$(PATH)
 lint: $(VENV)/.built $(VENV)/.group-lint
+	@mkdir -p build
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/cython-lint src tests
@@ -219,7 +229,19 @@ lint: $(VENV)/.built $(VENV)/.group-lint
 	$(BIN)/pyright
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(BIN)/towncrier build --draft --version next > build/changelog.md 2>&1 || { cat build/changelog.md; exit 1; }
 	$(BIN)/zizmor --offline --no-progress --persona pedantic .github
+
+# The version is that of the package, which a release sets first.
+RELEASE = $$($(BIN)/python -c 'import runpy; print(runpy.run_path("src/gcpool/_version.py")["__version__"])')
+changelog: $(VENV)/.group-changelog
+	$(BIN)/towncrier build --draft --version "$(RELEASE)"
+
+release-notes: $(VENV)/.group-changelog
+	$(BIN)/towncrier build --yes --version "$(RELEASE)"
 
 generate: $(VENV)/.group-test
 	$(BIN)/python .github/scripts/generate_threading.py

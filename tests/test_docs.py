@@ -1,4 +1,4 @@
-"""What README.md and the pages below docs/ show is run.
+"""What README.md, CONTRIBUTING.md and the pages below docs/ show is run.
 
 - ``python``: the blocks of a page run in order, in one namespace, in a process of their own, with warnings as errors.
   What they write to standard error fails the test.
@@ -356,7 +356,7 @@ def test_rst_only_takes_docstrings(block: Block) -> None:
 @pytest.mark.parametrize('page', BLOCKS)
 def test_every_language_is_dealt_with(page: str) -> None:
     for block in BLOCKS[page]:
-        known = {'python', 'text'} | SHELL | (DIRECTIVES if page != 'README.md' else set())
+        known = {'python', 'text'} | SHELL | (DIRECTIVES if page.startswith('docs/') else set())
         assert block.language in known or block.reason, (
             f'{page}, line {block.line}: nothing is done with {block.language}; mend it, or say why it is not run'
         )
