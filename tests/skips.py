@@ -1,8 +1,8 @@
 """What tests were skipped, and the command that installs what they miss: ``python -m tests.skips FILE``.
 
 ``make test`` is several runs of pytest, and what the first of them has skipped stands thousands of lines above the
-end. With ``GCPOOL_NOTE_SKIPS=FILE`` each run adds its skips to that file (``tests/conftest.py``), and ``make test`` ends
-with what this program says about it.
+end. With ``GCPOOL_NOTE_SKIPS=FILE`` each run adds its skips to that file (``tests/conftest.py``), and ``make test``
+ends with what this program says about it.
 """
 
 import argparse
