@@ -104,7 +104,7 @@ def told(skipped: Skips) -> list[str]:
 
 def main() -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog='python -m tests.skips', description=__doc__.partition('\n\n')[0])
+    parser = argparse.ArgumentParser(prog='python -m tests.skips', description='Tells what tests were skipped.')
     parser.add_argument('file', type=Path)
     print(*told(noted(parser.parse_args().file)), sep='\n')
     return 0
