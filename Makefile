@@ -217,6 +217,7 @@ lint: $(VENV)/.built $(VENV)/.group-lint
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist .github/scripts/stubtest-allowlist.txt gcpool._core
 	$(BIN)/pyright
+	$(BIN)/python .github/scripts/check_samples.py
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/zizmor --offline --no-progress --persona pedantic .github

@@ -1,7 +1,7 @@
 """What README.md and the pages below docs/ show is run.
 
-- ``python``: the blocks of a page run in order, in one namespace, in a process of their own, with warnings as errors.
-  What they write to standard error fails the test.
+- ``python``: the blocks of a page run in order, in one namespace, in a process of their own, with warnings as errors; and
+  then once more, in a new namespace. What they write to standard error fails the test. None is wider than 80 columns.
 - ``sh``, or no language: every command is one that pip or the Makefile knows.
 - ``text``: diagrams and messages, nothing to run; what the Python block before it prints, if it says so.
 - any other language, and a block that must not be run, gives the reason (see ``tests/pages.py``).
@@ -63,6 +63,9 @@ OPTIONAL = {
     'redis': 'redis',
     'sqlalchemy': 'SQLAlchemy',
 }
+
+# Wider code is cut off on a page.
+SAMPLE_COLUMNS = 80
 
 DIRECTIVES = {'{eval-rst}', '{figure}', '{include}', '{literalinclude}', '{toctree}'}
 SHELL = {'', 'sh'}
@@ -250,7 +253,8 @@ def test_python_blocks(page: str, request: pytest.FixtureRequest, tmp_path: Path
 
     result = subprocess.run(
         [sys.executable, '-W', 'error', str(ROOT / 'tests' / 'page_program.py')],
-        input=json.dumps({'page': str(ROOT / page), 'blocks': blocks}),
+        # A reader runs a page again, in the directory where the first run has left its files.
+        input=json.dumps({'page': str(ROOT / page), 'blocks': blocks, 'times': 2}),
         capture_output=True,
         text=True,
         timeout=90,
@@ -261,6 +265,36 @@ def test_python_blocks(page: str, request: pytest.FixtureRequest, tmp_path: Path
     )
 
     assert (result.returncode, result.stderr) == (0, ''), result.stderr
+
+
+@pytest.mark.parametrize('page', BLOCKS)
+def test_samples_are_not_wide(page: str) -> None:
+    wide = [
+        f'{page}, line {block.line + number}: {line}'
+        for block in BLOCKS[page]
+        if block.language in {'python', 'console'} | SHELL
+        for number, line in enumerate(block.code.splitlines(), 1)
+        if len(line) > SAMPLE_COLUMNS
+    ]
+    assert not wide
+
+
+def test_examples_are_not_wide() -> None:
+    wide = [
+        f'{path.name}: {line}'
+        for path in (ROOT / 'examples').glob('*.py')
+        for line in path.read_text(encoding='utf-8').splitlines()
+        if len(line) > SAMPLE_COLUMNS
+    ]
+    assert not wide
+
+
+@pytest.mark.parametrize('page', BLOCKS)
+def test_samples_name_no_type_of_a_pool(page: str) -> None:
+    for block in BLOCKS[page]:
+        assert block.language != 'python' or not re.search(r'ConnectionPool\[[^\n]*\]\(', block.code), (
+            f'{page}, line {block.line}: mypy and pyright infer the types from the manager'
+        )
 
 
 @pytest.mark.parametrize('page', PYTHON_PAGES)
