@@ -1,7 +1,7 @@
 """Runs the Python blocks of one page, in order and in one namespace; what it is to run comes as JSON on standard input.
 
-All of it runs as often as ``times`` says, each time in a new namespace: a reader who runs a page again gets what the page
-says, whatever the first run has left behind. Tracebacks name the page and its lines.
+The page runs as often as ``times`` says, each time in a new namespace: a reader who runs a page again gets what the
+page says, whatever the first run has left behind. Tracebacks name the page and its lines.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
-"""Check the types of the code on the pages: each page as one program, by mypy and by pyright, as a reader's editor does.
+"""Check the types of the code on the pages, by mypy and by pyright, as a reader's editor does.
 
-What a page shows names no types of its pools: both infer them from the manager. Pages whose code is not run are left out,
-and so are names that a page uses for two things (a second ``main``).
+Each page is one program. It names no types of its pools: both infer them from the manager. Code that is not run is left
+out. A page may define a name anew (a second ``main``).
 """
 
 import json
