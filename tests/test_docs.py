@@ -68,7 +68,7 @@ OPTIONAL = {
 # Wider code is cut off on a page.
 SAMPLE_COLUMNS = 80
 
-DIRECTIVES = {'{eval-rst}', '{figure}', '{include}', '{literalinclude}', '{toctree}'}
+DIRECTIVES = {'{eval-rst}', '{figure}', '{glossary}', '{include}', '{literalinclude}', '{toctree}'}
 SHELL = {'', 'sh'}
 GCPOOL_COMMANDS = {'demo', 'holders', 'plot', 'top'}
 
@@ -391,7 +391,7 @@ def test_rst_only_takes_docstrings(block: Block) -> None:
 @pytest.mark.parametrize('page', BLOCKS)
 def test_every_language_is_dealt_with(page: str) -> None:
     for block in BLOCKS[page]:
-        known = {'python', 'text'} | SHELL | (DIRECTIVES if page != 'README.md' else set())
+        known = {'console', 'python', 'text'} | SHELL | (DIRECTIVES if page != 'README.md' else set())
         assert block.language in known or block.reason, (
             f'{page}, line {block.line}: nothing is done with {block.language}; mend it, or say why it is not run'
         )
