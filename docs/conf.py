@@ -95,10 +95,25 @@ def shown_signature(*event: Any) -> tuple[str | None, str | None]:
     return signature, returns
 
 
+def public_bases(*event: Any) -> None:
+    """Show the bases of a private class in its place."""
+    bases = event[-1]
+    bases[:] = [
+        shown
+        for base in bases
+        for shown in (
+            base.__bases__
+            if getattr(base, '__name__', '').startswith('_')
+            else (base,)
+        )
+    ]
+
+
 # ---- links to Python's documentation -----------------------------------------
 
 PYTHON_DOCS = 'https://docs.python.org/3/library'
-# Where a class is not on the page of its module.
+# Where a class is not on the page of its module, or has another name there.
+ALIASES = {'asyncio.streams': 'asyncio'}
 PAGES = {
     'asyncio.StreamReader': 'asyncio-stream',
     'asyncio.StreamWriter': 'asyncio-stream',
@@ -139,6 +154,8 @@ def python_page(target: str) -> str | None:
             page = 'functions' if target in FUNCTIONS else 'stdtypes'
         return f'{PYTHON_DOCS}/{page}.html#{target}'
     module, _, name = target.rpartition('.')
+    module = ALIASES.get(module, module)
+    target = f'{module}.{name}'
     if not name or module.split('.')[0] not in sys.stdlib_module_names:
         return None
     return f'{PYTHON_DOCS}/{PAGES.get(target, module)}.html#{target}'
@@ -228,6 +245,7 @@ def write_variants(app: Sphinx, error: Exception | None) -> None:
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect('autodoc-process-signature', shown_signature)
+    app.connect('autodoc-process-bases', public_bases)
     app.connect('missing-reference', link_to_python)
     app.connect('doctree-resolved', show_both)
     app.connect('build-finished', write_variants)
