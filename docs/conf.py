@@ -175,7 +175,7 @@ def link_to_python(*event: Any) -> nodes.Node | None:
 # ---- pictures ----------------------------------------------------------------
 
 DARK = re.compile(
-    r'@media \(prefers-color-scheme: dark\) \{(.*?\n) {4}\}', re.S
+    r'@media \(prefers-color-scheme: dark\) \{(.*?\n) {4}\}', re.DOTALL
 )
 
 

@@ -1,7 +1,7 @@
 """The built documentation in a real browser: make test-docs.
 
-Chromium is clicked through the front page, the search, the copy button and the switch of the theme, and looks at every page
-at two widths. Its name keeps it out of the other tests, whose environments have no browser.
+Chromium is clicked through the front page, the search, the copy button and the switch of the theme, and looks at every
+page at two widths. The name of this file keeps it out of the other tests, whose environments have no browser.
 """
 
 import functools
@@ -24,7 +24,7 @@ DOCS = Path(__file__).resolve().parents[1] / 'build' / 'docs'
 PAGES = sorted(
     path.relative_to(DOCS).as_posix()
     for path in DOCS.rglob('*.html')
-    if path.name not in {'search.html', 'genindex.html', 'py-modindex.html'} and '_' != path.parts[-2][:1]
+    if path.name not in {'search.html', 'genindex.html', 'py-modindex.html'} and not path.parent.name.startswith('_')
 )
 PATIENCE = 20.0
 WIDE, NARROW = 1440, 390

@@ -298,6 +298,15 @@ def test_samples_name_no_type_of_a_pool(page: str) -> None:
         )
 
 
+DATABASES = ('asyncmy', 'asyncpg', 'psycopg', 'psycopg2', 'pymysql', 'redis', 'sqlite')
+
+
+@pytest.mark.parametrize('driver', DATABASES)
+def test_a_database_page_begins_with_what_becomes_of_transactions(driver: str) -> None:
+    text = (ROOT / 'docs' / 'drivers' / f'{driver}.md').read_text(encoding='utf-8')
+    assert re.match(r'# .*\n\n```\{warning\}\n\*\*The pool never commits\.\*\*', text)
+
+
 @pytest.mark.parametrize('page', PYTHON_PAGES)
 def test_blocks_run_what_they_define(page: str) -> None:
     for block in python_blocks(page):
