@@ -94,7 +94,7 @@ def wide_screen(browser: WebDriver) -> None:
 
 
 def set_width(browser: WebDriver, width: int) -> None:
-    browser.execute_cdp_cmd(  # type: ignore[attr-defined]
+    browser.execute_cdp_cmd(
         'Emulation.setDeviceMetricsOverride', {'width': width, 'height': 1000, 'deviceScaleFactor': 1, 'mobile': False}
     )
 
@@ -155,7 +155,7 @@ def test_each_parameter_has_an_anchor(browser: WebDriver, address: str) -> None:
 
 
 def test_copy_button(browser: WebDriver, address: str) -> None:
-    browser.execute_cdp_cmd(  # type: ignore[attr-defined]
+    browser.execute_cdp_cmd(
         'Browser.grantPermissions',
         {'origin': address, 'permissions': ['clipboardReadWrite', 'clipboardSanitizedWrite']},
     )

@@ -414,7 +414,7 @@ def test_every_page_is_looked_at() -> None:
     assert {'README.md', 'docs/index.md', 'docs/quickstart.md', 'docs/managers.md'} <= set(BLOCKS)
     assert {'README.md', 'docs/quickstart.md', 'docs/managers.md', 'docs/parameters.md'} <= set(PYTHON_PAGES)
     others = {path.suffix for path in (ROOT / 'docs').rglob('*') if path.is_file()}
-    assert others <= {'.md', '.svg', '.css', '.toml', '.pyc', '.py'}, 'pages in another format are not looked at'
+    assert others <= {'.md', '.svg', '.css', '.toml', '.py', '.pyc'}, 'pages in another format are not looked at'
 
 
 def test_every_example_is_shown() -> None:
@@ -451,6 +451,19 @@ def test_the_defaults_are_shown(pool: type) -> None:
     ]
     shown = {keyword.arg: ast.literal_eval(keyword.value) for call in calls for keyword in call.keywords}
     assert shown == defaults
+
+
+@pytest.mark.parametrize('runtime', ['asyncio', 'threads'])
+def test_editors_show_what_help_shows(runtime: str) -> None:
+    pool = gcpool.asyncio.ConnectionPool if runtime == 'asyncio' else gcpool.threading.ConnectionPool
+    source = (ROOT / 'src' / 'gcpool' / f'_runtime_{runtime}.py').read_text(encoding='utf-8')
+    declared = {
+        node.name: ast.get_docstring(node) or ''
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    }
+    for name in ('acquire', 'release', 'connection', 'try_acquire', 'discard', 'detach'):
+        assert declared[name].split() == (inspect.getdoc(getattr(pool, name)) or '').split() != [], name
 
 
 def test_wheels_are_built_for_the_pythons_that_are_named() -> None:
