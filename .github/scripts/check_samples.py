@@ -1,13 +1,14 @@
 """Check the types of the code on the pages, by mypy and by pyright, as a reader's editor does.
 
-Each page is one program. It names no types of its pools: both infer them from the manager. Code that is not run is left
-out. A page may define a name anew (a second ``main``).
+A sample names no types of its pools: both infer them from the manager. Code that is not run is left out. A page may
+define a name anew (a second ``main``).
 """
 
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,21 +45,37 @@ PYRIGHT = {
 }
 
 
+def samples() -> Iterator[tuple[str, str]]:
+    """Give the name and the code of each program, its lines where they are on the page.
+
+    A page below docs/ is one program. What README.md shows are programs of their own, each with all its imports.
+    """
+    for page in pages():
+        name = page_name(page).removesuffix('.md').replace('/', '_').replace('-', '_')
+        blocks = [
+            block
+            for block in blocks_of(page.read_text(encoding='utf-8'))
+            if block.language == 'python' and block.reason is None
+        ]
+        parts = [blocks] if name.startswith('docs_') else [[block] for block in blocks]
+        for number, part in enumerate(parts):
+            lines: list[str] = []
+            for block in part:
+                lines += [''] * (block.line - len(lines)) + block.code.splitlines()
+            if lines:
+                yield f'{name}_{number}' if number else name, '\n'.join([*lines, ''])
+
+
 def write_samples() -> list[Path]:
-    """Write each page's code into a module, its lines where they are on the page."""
+    """Write each program into a module."""
     SAMPLES.mkdir(parents=True, exist_ok=True)
     for old in SAMPLES.glob('*.py'):
         old.unlink()
     written: list[Path] = []
-    for page in pages():
-        lines: list[str] = []
-        for block in blocks_of(page.read_text(encoding='utf-8')):
-            if block.language == 'python' and block.reason is None:
-                lines += [''] * (block.line - len(lines)) + block.code.splitlines()
-        if lines:
-            path = SAMPLES / (page_name(page).removesuffix('.md').replace('/', '_').replace('-', '_') + '.py')
-            path.write_text('\n'.join([*lines, '']), encoding='utf-8')
-            written.append(path)
+    for name, code in samples():
+        path = SAMPLES / f'{name}.py'
+        path.write_text(code, encoding='utf-8')
+        written.append(path)
     return written
 
 

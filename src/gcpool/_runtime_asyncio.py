@@ -127,6 +127,7 @@ class AsyncRuntime(
 
             As in generic-connection-pool, without a background collector this also closes connections that are due.
             """
+            ...
 
         def release_nowait(self, conn: ConnectionT, endpoint: EndpointT = ...) -> None:
             """Return a connection to the pool from code that cannot await: a finaliser, a callback, another thread.
@@ -141,6 +142,7 @@ class AsyncRuntime(
             :raises ConnectionNotAcquired: when it is not in use, or belongs to another endpoint; nothing is changed
                 then
             """
+            ...
 
         def try_acquire(self, endpoint: EndpointT = ...) -> ConnectionT | None:
             """Take an idle connection that is ready for use, or nothing. Neither waits nor connects, checks or closes.
@@ -155,6 +157,7 @@ class AsyncRuntime(
             :raises EventLoopMismatch: when the pool belongs to another event loop
             :raises TypeError: when the endpoint is not hashable
             """
+            ...
 
         async def discard(self, conn: ConnectionT) -> None:
             """Close a connection that was acquired, instead of returning it. The call itself takes it out of the pool.
@@ -167,6 +170,7 @@ class AsyncRuntime(
             :raises ConnectionNotAcquired: when it is not in use; nothing is changed then
             :raises EventLoopMismatch: when the pool belongs to another event loop
             """
+            ...
 
         def detach(self, conn: ConnectionT) -> None:
             """Keep a connection that was acquired: the pool forgets it and never closes it, and its slot is free at
@@ -178,6 +182,7 @@ class AsyncRuntime(
             :param conn: what :py:meth:`acquire` returned
             :raises ConnectionNotAcquired: when it is not in use, or ``close()`` has closed it; nothing is changed then
             """
+            ...
 
         def connection(
             self, endpoint: EndpointT = ..., timeout: float | None = None, *, long: bool = False
@@ -197,6 +202,7 @@ class AsyncRuntime(
             :raises TypeError: when ``timeout`` is not a number
             :raises ValueError: when ``timeout`` is negative or NaN
             """
+            ...
 
         # Of BaseConnectionPool.
         def _timed_out(

@@ -60,6 +60,7 @@ class SyncRuntime(
 
             As in generic-connection-pool. Waiters are served first come, first served.
             """
+            ...
 
         def release(self, conn: ConnectionT, endpoint: EndpointT = ...) -> None:
             """Return a connection to the pool.
@@ -72,6 +73,7 @@ class SyncRuntime(
 
             As in generic-connection-pool, without a background collector this also closes connections that are due.
             """
+            ...
 
         def try_acquire(self, endpoint: EndpointT = ...) -> ConnectionT | None:
             """Take an idle connection that is ready for use, or nothing. Neither waits nor connects, checks or closes.
@@ -85,6 +87,7 @@ class SyncRuntime(
             :raises ConnectionPoolClosedError: when the pool is closed
             :raises TypeError: when the endpoint is not hashable
             """
+            ...
 
         def discard(self, conn: ConnectionT) -> None:
             """Close a connection that was acquired, instead of returning it. It is closed when this returns.
@@ -95,6 +98,7 @@ class SyncRuntime(
             :param conn: what :py:meth:`acquire` returned
             :raises ConnectionNotAcquired: when it is not in use; nothing is changed then
             """
+            ...
 
         def detach(self, conn: ConnectionT) -> None:
             """Keep a connection that was acquired: the pool forgets it and never closes it, and its slot is free at
@@ -105,6 +109,7 @@ class SyncRuntime(
             :param conn: what :py:meth:`acquire` returned
             :raises ConnectionNotAcquired: when it is not in use, or ``close()`` has closed it; nothing is changed then
             """
+            ...
 
         def connection(
             self, endpoint: EndpointT = ..., timeout: float | None = None, *, long: bool = False
@@ -122,6 +127,7 @@ class SyncRuntime(
             :raises TypeError: when ``timeout`` is not a number
             :raises ValueError: when ``timeout`` is negative or NaN
             """
+            ...
 
     _own_methods = SyncPool.acquire, SyncPool.release
 
