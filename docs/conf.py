@@ -51,6 +51,7 @@ html_favicon = 'images/logo.svg'
 html_static_path = ['static']
 html_css_files = ['gcpool.css']
 html_baseurl = URLS.get('Documentation', 'https://gcpool.readthedocs.io')
+pygments_dark_style = 'github-dark'
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {

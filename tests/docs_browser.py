@@ -49,6 +49,11 @@ CUT_CODE = """
 return [...document.querySelectorAll('div.highlight pre')]
     .filter(pre => pre.scrollWidth > pre.clientWidth + 1).map(pre => pre.textContent.slice(0, 80))
 """
+# Tables that have to be scrolled.
+WIDE_TABLES = """
+return [...document.querySelectorAll('.table-wrapper')]
+    .filter(box => box.scrollWidth > box.clientWidth + 1).map(box => box.textContent.slice(0, 80))
+"""
 IS_WIDER_THAN_SCREEN = 'return document.documentElement.scrollWidth > window.innerWidth'
 
 
@@ -193,4 +198,5 @@ def test_nothing_is_cut_off(browser: WebDriver, address: str, page: str, width: 
     set_width(browser, width)
     browser.get(f'{address}/{page}')
     assert not browser.execute_script(CUT_CODE)
+    assert width == NARROW or not browser.execute_script(WIDE_TABLES)
     assert not browser.execute_script(IS_WIDER_THAN_SCREEN)
