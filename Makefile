@@ -10,6 +10,7 @@
 #   make tsan       threads without the GIL under ThreadSanitizer, on an interpreter built for it: TSAN_PYTHON=path
 #   make lint       formatting, linters, types, the stub of the core, the generated half, the workflows
 #   make docs       the documentation, into build/docs
+#   make test-docs  the documentation in a browser: search, buttons, themes, two widths; needs Chromium and its driver
 #   make bench      the pool beside its peers, on the newest CPython that is there
 #   make bench-servers  the pool beside the drivers' own, on a real PostgreSQL and Redis
 #   make bench-dropins  the drop-ins beside psycopg_pool and SQLAlchemy's QueuePool, on a real PostgreSQL
@@ -54,7 +55,7 @@ SOURCES := $(CORE) pyproject.toml MANIFEST.in $(shell find src -name '*.py' -o -
 SHIPPED := LICENSE Makefile CITATION.cff $(wildcard *.md) $(shell find tests examples docs bench changes .github -type f \
 	-not -path '*/__pycache__/*' -not -name '_probe*' -not -name '*.so')
 
-.PHONY: demo test forget-skips test-plain test-assert coverage test-simulate simulate mutants test-oldest test-installed test-sdist tsan lint docs bench bench-environment bench-servers bench-dropins wheel generate changelog release-notes format build clean
+.PHONY: demo test forget-skips test-plain test-assert coverage test-simulate simulate mutants test-oldest test-installed test-sdist tsan lint docs test-docs bench bench-environment bench-servers bench-dropins wheel generate changelog release-notes format build clean
 
 # ---- environments -------------------------------------------------------------------------------------------------
 
@@ -97,6 +98,9 @@ bench-dropins: $(VENV)/.built $(VENV)/.group-bench
 
 docs: $(VENV)/.built $(VENV)/.group-docs
 	$(BIN)/python -m sphinx -W --keep-going --quiet -b html docs build/docs
+
+test-docs: docs $(VENV)/.group-docs-browser
+	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/docs_browser.py
 
 # ---- tests --------------------------------------------------------------------------------------------------------
 
@@ -227,6 +231,7 @@ lint: $(VENV)/.built $(VENV)/.group-lint
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist .github/scripts/stubtest-allowlist.txt gcpool._core
 	$(BIN)/pyright
+	$(BIN)/python .github/scripts/check_samples.py
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
