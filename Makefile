@@ -116,10 +116,10 @@ forget-skips:
 test-plain: $(VENV)/.built $(VENV)/.group-test
 	GCPOOL_EXPECT_BUILD=src $(PYTEST)
 
-# All of them: what is asserted has to hold in outages, too, and in programs that fork or replace threads.
+# All of them, since what is asserted has to hold in outages, too, and in programs that fork or replace threads; but quick.
 test-assert: $(VENV)/.built $(VENV)/.group-test
 	$(BIN)/python .github/scripts/build_variant.py assert build/assert
-	PYTHONPATH=$(CURDIR)/build/assert/src GCPOOL_EXPECT_BUILD=build/assert $(PYTEST)
+	PYTHONPATH=$(CURDIR)/build/assert/src GCPOOL_EXPECT_BUILD=build/assert GCPOOL_QUICK=1 $(PYTEST)
 
 # The group test has the newest SQLAlchemy. The release before it is still in wide use, and has other internals.
 OLDEST := .venv-oldest
