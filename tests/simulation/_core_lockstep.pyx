@@ -1156,8 +1156,6 @@ cdef class World:
             min_size = self.dice.below(3)
         if self.will_lack(min_size, max_size) > 1:
             return False        # the core decides on their order
-        if min_size and not model.grows and model.count(ALL, 1 << CHECKING):
-            return False        # when they were used last is noted only where something grows
         if min_size:
             self.lives_vary = True
             self.tick_time = 2.0 ** -20

@@ -1240,7 +1240,6 @@ cdef class Model:
         self, double now, int min_idle, int max_size, int total_max_size, int max_waiting, int max_workers, int min_size
     ) except -1:
         cdef Conn conn
-        cdef Known known
         cdef int endpoint
         self.shrunk = self.shrunk or max_size < self.max_size or total_max_size < self.total_max_size
         self.min_idle = min_idle
@@ -1251,9 +1250,7 @@ cdef class Model:
         if min_size:
             for endpoint in range(MOST_ENDPOINTS):
                 if self.count(endpoint, IS_ANY) or self.head(endpoint) is not None:
-                    known = remember(self, endpoint)
-                    if known.used_at == -INFINITY and self.count(endpoint, 1 << CHECKING):
-                        known.used_at = now     # when it was in use last was not noted without a minimum
+                    remember(self, endpoint, now)
             self.grows = True
         self.min_size = min_size
         self.batches += 1
