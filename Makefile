@@ -54,7 +54,7 @@ SOURCES := $(CORE) pyproject.toml MANIFEST.in $(shell find src -name '*.py' -o -
 SHIPPED := README.md LICENSE CHANGELOG.md Makefile $(shell find tests examples docs bench .github -type f \
 	-not -path '*/__pycache__/*' -not -name '_probe*' -not -name '*.so')
 
-.PHONY: demo test test-plain test-assert coverage test-simulate simulate mutants test-oldest test-installed test-sdist tsan lint docs test-docs bench bench-environment bench-servers bench-dropins wheel generate format build clean
+.PHONY: demo test test-plain test-assert coverage test-simulate simulate mutants test-oldest test-installed test-sdist tsan lint docs bench bench-environment bench-servers bench-dropins wheel generate format build clean
 
 # ---- environments -------------------------------------------------------------------------------------------------
 
@@ -98,6 +98,7 @@ bench-dropins: $(VENV)/.built $(VENV)/.group-bench
 docs: $(VENV)/.built $(VENV)/.group-docs
 	$(BIN)/python -m sphinx -W --keep-going --quiet -b html docs build/docs
 
+.PHONY: test-docs
 test-docs: docs $(VENV)/.group-docs-browser
 	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/docs_browser.py
 
