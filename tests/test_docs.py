@@ -9,8 +9,8 @@
 The pages connect to servers of the tests: addresses of ``PLACES`` in the code are replaced by theirs, the variables of
 ``SERVERS`` in the environment lead to them.
 
-A page runs twice, as a reader may run it again, the second time in a new namespace. No line of a sample is wider than 80
-columns.
+A page runs twice, as a reader may run it again, the second time in a new namespace. No line of a sample is wider than
+80 columns.
 """
 
 import ast
