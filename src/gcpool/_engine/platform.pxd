@@ -137,12 +137,12 @@ cdef extern from *:
     /* WHERE THE CALLER IS: its innermost frames, as code objects, which the caller owns, and offsets of instructions in
        these. No frame is kept, because a frame keeps all local variables alive.
 
-       For a call the interpreter makes a small record of its own; a frame object, as PyThreadState_GetFrame() returns it,
-       comes into being when somebody asks for it, costs some 50 ns, and as much for each of its callers that was not
-       asked for before. From CPython 3.13 on the records are read instead: the first is named in the thread's state, the
-       second word of each is its caller, and the rest is asked of functions that CPython exports for it. That a caller is
-       the second word is settled in 3.13 and 3.14; a later version is asked for frame objects until somebody has looked. */
-    #if PY_VERSION_HEX >= 0x030D0000 && PY_VERSION_HEX < 0x030F0000 && !defined(PYPY_VERSION) && !defined(GRAALVM_PYTHON)
+       For a call the interpreter makes a small record of its own. A frame object, as PyThreadState_GetFrame() returns
+       it, comes into being when somebody asks for it, and costs some 50 ns. From CPython 3.13 on the records are read
+       instead: the first is named in the thread's state, the second word of each is its caller, and the rest is asked
+       of functions that CPython exports for it. That a caller is the second word is settled in 3.13 and 3.14; a later
+       version is asked for frame objects until somebody has looked. */
+    #if PY_VERSION_HEX >= 0x030D0000 && PY_VERSION_HEX < 0x030F0000 && !defined(GRAALVM_PYTHON)
     struct gcp_call {
         void *executable;
         struct gcp_call *caller;
