@@ -66,7 +66,7 @@ OPTIONAL = {
 
 DIRECTIVES = {'{eval-rst}', '{figure}', '{include}', '{literalinclude}', '{toctree}'}
 SHELL = {'', 'sh'}
-GCPOOL_COMMANDS = {'demo', 'holders', 'plot', 'top'}
+GCPOOL_COMMANDS = {'check', 'demo', 'holders', 'plot', 'top'}
 
 # pytest brings it along where Python has none.
 toml = importlib.import_module('tomllib' if sys.version_info >= (3, 11) else 'tomli')
