@@ -4,6 +4,7 @@ open, and nobody hangs."""
 import ctypes
 import gc
 import logging
+import math
 import os
 import threading
 import weakref
@@ -387,6 +388,31 @@ def test_a_thread_that_somebody_ended_is_replaced(monkeypatch: pytest.MonkeyPatc
         until(lambda: not killed.is_alive())
         close_one(case, 'd')
         assert workers(case) not in ([], [killed])
+
+
+def test_the_last_thread_goes_on_after_an_exception_if_no_other_one_can_be_started(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Case(create_in_background=True, reconnect_timeout=60.0, max_workers=1) as case:
+        case.manager.script('create', OSError('the server is away'))
+        waiter = spawn(case.pool.acquire, 'a')
+        until(lambda: case.pool._core.next_timer() < math.inf and len(waiting(case)) > 0)
+        [killed] = workers(case)
+        assert killed.ident is not None
+
+        def refuse(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, 'start', refuse)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(killed.ident), ctypes.py_object(SystemExit))
+            case.pool._workers.call()
+            until(lambda: any('goes on after an error' in record.message for record in caplog.records))
+            assert workers(case) == [killed]
+            # The acquire began to wait while there was a thread for the next attempt: it makes none itself.
+            case.clock.advance(10.0)
+            assert waiter.result() is not None
+        case.release(waiter.result())
 
 
 def test_an_exception_that_somebody_raises_in_a_thread_during_a_dispose_ends_that_alone(

@@ -178,24 +178,36 @@ class SyncWorkers:
         return True
 
     def _run(self, process: _ProcessThreads, thread: threading.Thread, waits_first: bool) -> None:
-        try:
-            if thread not in process.threads():
-                # A signal handler raised in start_thread(): _start() then forgot this thread, and it runs all the same.
-                process.add(thread, self._name, 0)
-            if waits_first:
-                # First waits: otherwise it would begin, and maybe hang in, what other workers were called for.
-                self._wait(process, thread)
-            # Looks once more after it has waited in vain: it may have been called at the last moment.
-            while (
-                self._work(process, thread)
-                or self._wait(process, thread)
-                or self._work(process, thread)
-                or self._must_stay(process)
-            ):
-                pass
-        finally:
-            process.forget(thread)
-            self._leave(process)
+        while True:
+            try:
+                self._serve(process, thread, waits_first)
+            except BaseException:
+                # Somebody raised it in this thread, which ends of it, unless nobody else would do what is due.
+                self._leave(process, thread)
+                if not self._is_missed(process):
+                    raise
+                logger.last_resort('the work for %r goes on after an error', self._pool())
+                waits_first = False
+            else:
+                self._leave(process, thread)
+                return
+
+    def _serve(self, process: _ProcessThreads, thread: threading.Thread, waits_first: bool) -> None:
+        if thread not in process.threads():
+            # A signal handler raised in start_thread(), and _start() then forgot this thread; or this thread left, and
+            # is missed.
+            process.add(thread, self._name, 0)
+        if waits_first:
+            # First waits: otherwise it would begin, and maybe hang in, what other workers were called for.
+            self._wait(process, thread)
+        # Looks once more after it has waited in vain: it may have been called at the last moment.
+        while (
+            self._work(process, thread)
+            or self._wait(process, thread)
+            or self._work(process, thread)
+            or self._must_stay(process)
+        ):
+            pass
 
     def _work(self, process: _ProcessThreads, thread: threading.Thread) -> bool:
         # Does jobs until there are none. Returns whether there was any.
@@ -257,10 +269,19 @@ class SyncWorkers:
             return True
         return core.next_timer() < math.inf and not self._is_any_waiting(process)
 
+    def _is_missed(self, process: _ProcessThreads) -> bool:
+        # Whether something is due at its time, and there is no worker, because no thread can be started. Those who wait
+        # for a connection do not do it: they began to wait while there was one.
+        pool = self._pool()
+        if pool is None or self._are_to_end(process):
+            return False
+        return pool._core.next_timer() < math.inf and not any(map(process.counts, process.threads()))
+
     def _are_to_end(self, process: _ProcessThreads) -> bool:
         return self._stopped or process.told_to_end or self._pool() is None or process is not self._per_process.find()
 
-    def _leave(self, process: _ProcessThreads) -> None:
+    def _leave(self, process: _ProcessThreads, thread: threading.Thread) -> None:
+        process.forget(thread)
         make_this_thread_known()
         if self._are_to_end(process):
             # The other workers are to end, too.
