@@ -72,7 +72,7 @@ SAMPLE_COLUMNS = 80
 
 DIRECTIVES = {'{eval-rst}', '{figure}', '{glossary}', '{include}', '{literalinclude}', '{toctree}'}
 SHELL = {'', 'sh'}
-GCPOOL_COMMANDS = {'demo', 'holders', 'plot', 'top'}
+GCPOOL_COMMANDS = {'check', 'demo', 'holders', 'plot', 'top'}
 
 # pytest brings it along where Python has none.
 toml = importlib.import_module('tomllib' if sys.version_info >= (3, 11) else 'tomli')

@@ -1219,14 +1219,6 @@ WRONG_CHANGES = (
         'if (core.wanting_count',
         'an acquire that is turned away when the pause of an outage is over leaves those who wait to wait for ever',
     ),
-    WrongChange(
-        'late-connection-of-a-closed-pool',
-        ASYNCIO,
-        '# The pool may have been closed meanwhile: then the connection is doomed.\n                    '
-        'self._begin_disposals()',
-        'pass',
-        'a connection that the pool had begun to create when it was closed stays open',
-    ),
     # -- what managers are asked --------------------------------------------------------------------------------------
     WrongChange(
         'hooks-mistaken-for-each-other',
