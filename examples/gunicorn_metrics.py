@@ -4,7 +4,9 @@ In prometheus_client's multiprocess mode each worker writes its figures into
 files, and any worker adds them up. That mode leaves custom collectors out,
 PoolCollector too. So a thread of each worker copies what the collector reads to
 ordinary metrics: gauges, of which those of living workers are summed, and
-counters. The histograms stay out.
+counters. A histogram becomes counters, too, because prometheus_client has no
+way to set one: gcpool_pool_use_seconds_bucket_total with its label le is what
+histogram_quantile() takes, beside .._sum_total and .._count_total.
 
 Uses SQLite: pip install gunicorn "gcpool[prometheus]", then
 export PROMETHEUS_MULTIPROC_DIR=$(mktemp -d)
@@ -31,6 +33,7 @@ from prometheus_client.multiprocess import (
     MultiProcessCollector,
     mark_process_dead,
 )
+from prometheus_client.samples import Sample
 
 from gcpool.contrib.prometheus import PoolCollector
 from gcpool.contrib.sqlite3 import SqliteConnectionManager
@@ -71,7 +74,10 @@ class Copy:
                     if family.type == 'gauge':
                         self._set(family, sample.labels, sample.value)
                     elif family.type == 'counter':
-                        self._count(family, sample.labels, sample.value)
+                        self._count(family.name, family, sample)
+                    else:
+                        # The buckets, the sum and the count of a histogram.
+                        self._count(sample.name, family, sample)
 
     def _set(
         self, family: Metric, labels: dict[str, str], value: float
@@ -85,19 +91,17 @@ class Copy:
             )
         self._gauges[family.name].labels(**labels).set(value)
 
-    def _count(
-        self, family: Metric, labels: dict[str, str], value: float
-    ) -> None:
-        if family.name not in self._counters:
-            self._counters[family.name] = Counter(
-                family.name, family.documentation, [*labels]
+    def _count(self, name: str, family: Metric, sample: Sample) -> None:
+        if name not in self._counters:
+            self._counters[name] = Counter(
+                name, family.documentation, [*sample.labels]
             )
         # A counter can only be added to.
-        key = (family.name, *labels.values())
-        self._counters[family.name].labels(**labels).inc(
-            max(value - self._counted.get(key, 0.0), 0.0)
+        key = (name, *sample.labels.values())
+        self._counters[name].labels(**sample.labels).inc(
+            max(sample.value - self._counted.get(key, 0.0), 0.0)
         )
-        self._counted[key] = value
+        self._counted[key] = sample.value
 
     def run(self) -> None:
         """Copy again and again."""

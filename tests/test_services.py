@@ -380,6 +380,11 @@ def test_gunicorn_with_metrics_of_all_workers(tmp_path: Path) -> None:
         assert metrics['gcpool_pool_acquires_total{pool="numbers"}'] == REQUESTS
         assert metrics['gcpool_pool_connections{pool="numbers",state="in_use"}'] == 0
         assert metrics['gcpool_pool_max_connections{pool="numbers"}'] in {100, 200}
+        buckets = {
+            key: value for key, value in metrics.items() if key.startswith('gcpool_pool_use_seconds_bucket_total{')
+        }
+        assert max(buckets.values()) == buckets['gcpool_pool_use_seconds_bucket_total{le="+Inf",pool="numbers"}']
+        assert metrics['gcpool_pool_use_seconds_count_total{pool="numbers"}'] == REQUESTS
         service.end()
 
 

@@ -7,14 +7,23 @@ import itertools
 import os
 import weakref
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
-__all__ = ['by_name', 'open_pools', 'register']
+__all__ = ['by_name', 'open_pools', 'register', 'watch']
 
 # By numbers: pools may be equal, or not hashable, if a subclass says so. Each operation on this dict is atomic. A
 # forked child has the pools that were built before the fork, as it has their objects.
 _references: 'dict[int, weakref.ref[Any]]' = {}
 _numbers = itertools.count()
+
+
+class Watcher(Protocol):
+    """Wants to know of each pool that is built, also of one that is closed before anybody looks."""
+
+    def note_built(self, pool: Any) -> None: ...
+
+
+_watchers: 'dict[int, weakref.ref[Watcher]]' = {}
 
 
 def register(pool: Any) -> None:
@@ -26,10 +35,21 @@ def register(pool: Any) -> None:
     # The method is bound now: at the end of the interpreter the module's names may be gone before its pools are.
     forget = _references.pop
     _references[number] = weakref.ref(pool, lambda _: forget(number, None))
+    for reference in _watchers.copy().values():
+        watcher = reference()
+        if watcher is not None:
+            watcher.note_built(pool)
     if os.environ.get('GCPOOL_MONITOR', '0') not in {'', '0'}:
         from ._monitor.server import serve_as_environment_says
 
         serve_as_environment_says()
+
+
+def watch(watcher: Watcher) -> None:
+    """Tell a watcher of each pool that is built from now on. It is held weakly."""
+    number = next(_numbers)
+    forget = _watchers.pop
+    _watchers[number] = weakref.ref(watcher, lambda _: forget(number, None))
 
 
 def open_pools() -> list[Any]:

@@ -114,6 +114,29 @@ def test_all_pools_of_the_process_also_those_built_later(registry: CollectorRegi
     assert not [key for key in scrape(registry) if ('pool', 'later') in key[1]]
 
 
+def test_a_pool_that_is_built_and_closed_between_two_scrapes_counts(registry: CollectorRegistry) -> None:
+    def acquires() -> float:
+        return value(scrape(registry), 'acquires_total', pool='orders')
+
+    def use_once() -> None:
+        with ConnectionPool(Manager(), name='orders') as short:
+            short.release(short.acquire('a'))
+
+    with ConnectionPool(Manager(), name='orders') as pool:
+        pool.release(pool.acquire('a'))
+        collector = PoolCollector(registry=registry)
+        use_once()
+        use_once()
+        assert acquires() == 3
+        use_once()
+        assert acquires() == 4
+    registry.unregister(collector)
+    del collector
+    gc.collect()
+    with ConnectionPool(Manager(), name='orders') as pool:
+        assert '_witnesses' not in vars(pool), 'nobody is told of it'
+
+
 def test_after_many_cycles_in_many_threads_no_count_is_lost(
     registry: CollectorRegistry, pool: ConnectionPool[Any, object]
 ) -> None:

@@ -109,7 +109,9 @@ class TestTop:
             assert cli.main(['top', '--json', '--interval', '0.1', '--count', '9']) == 1
         said = capsys.readouterr()
         assert len(said.out.splitlines()) == 2
-        assert said.err.startswith('There is no socket')
+        assert (
+            said.err == f'Process {os.getpid()} does not serve its pools any more: there is no socket {server.path!r}\n'
+        )
 
     def test_on_a_terminal_until_ctrl_c(self, directory: Path, pool: ConnectionPool[object, object]) -> None:
         controller, terminal = pty.openpty()

@@ -508,13 +508,13 @@ def work(conn, parent):
 if __name__ == '__main__':
     context = multiprocessing.get_context({method!r})
     with build('of the parent'):
-        here, there = context.Pipe()
-        children = [context.Process(target=work, args=(there, os.getpid())) for _ in range(2)]
+        pipes = [context.Pipe() for _ in range(2)]
+        children = [context.Process(target=work, args=(there, os.getpid())) for _, there in pipes]
         for child in children:
             child.start()
-        for _ in children:
+        for here, _ in pipes:
             print(*here.recv())
-        for child in children:
+        for here, _ in pipes:
             here.send(None)
         for child in children:
             child.join()

@@ -30,6 +30,12 @@ ENDS_INSIDE = ('discard', 'detach')
 # Seconds for which the pool remembers an outage in which nothing is attempted.
 MEMORY_OF_OUTAGES = 10.0
 
+# What may keep the pool from looking for leaks in time.
+DISTURB_LOOKS = (
+    *('cancel', 'close', 'fork', 'hang', 'hook_raises', 'interrupt', 'log_raises', 'no_thread', 'outage', 'signal'),
+    *('slow_close', 'stall', 'suspend'),
+)
+
 # How many of the users who have these ways try to take what is ready, and how many have the rest inside of a block.
 TRIES = 0.3
 INSIDE = 0.3
@@ -54,13 +60,23 @@ class Taking:
         # Whether the pool keeps no idle connections.
         self.keeps_nothing = dice.random() < 0.1
         # Whether the pool records who holds its connections.
-        self.records_holders = random.Random(f'holding {world.seed}').random() < 0.2
+        holding = random.Random(f'holding {world.seed}')
+        self.records_holders = holding.random() < 0.2
+        # Seconds after which a connection in use counts as leaked; None where nobody looks.
+        self.leak_threshold: float | None = holding.choice((None, 0.05, 0.5)) if self.records_holders else None
+        # The uses that were told as leaks: of each connection the number of the last one.
+        self.leaks: dict[int, int] = {}
+        # Whether looks for leaks may come late, or not at all.
+        self.disturbs_looks = False
+        # When the connections were taken that are in use.
+        self.taken_at: dict[int, float] = {}
         # How many connections users have kept, and how many they have had, since this process began.
         self.detached = self.taken = 0
 
     def judge_holders(self, conn: 'Connection') -> None:
         """Who holds the connections, as the pool says to the user who has just got one."""
         world, core = self.world, self.world.runtime.pool._core
+        self.taken_at[conn.number] = world.runtime.now
         if not self.records_holders or world.forcing or world.closed:
             return
         who = {id(entry.conn): who for _, _, entry, _, who, *_ in core.holders()}
@@ -72,10 +88,41 @@ class Taking:
             if other.user is not None and other.is_open() and who.get(id(other)) is None:
                 world.fail(f'{other!r} is held by {other.user!r}, and the pool does not say so')
 
+    def watch_leaks(self, pool: Any) -> None:
+        """Judge what the pool tells of leaks."""
+        holding = pool._holding
+        tell = holding._tell
+        # Who looks may be busy with a close, or have been ended: then the next acquire has it begin again.
+        self.disturbs_looks = self.disturbs_looks or any(self.world.rate[fault] for fault in DISTURB_LOOKS)
+
+        def judged(of: Any, lease: Any, why: str) -> None:
+            conn, threshold = lease.entry.conn, self.leak_threshold
+            if threshold is None:
+                self.world.fail(f'{conn!r} is told as a leak, and nobody looks for leaks')
+            elif 'longer than' in why:
+                if lease.seconds < threshold:
+                    self.world.fail(f'{conn!r} is told as a leak after {lease.seconds} s, and the limit is {threshold}')
+                if conn.user is not None and conn.is_open():
+                    if self.leaks.get(conn.number) == conn.uses:
+                        self.world.fail(f'{conn!r} is told as a leak twice in one use')
+                    self.leaks[conn.number] = conn.uses
+            tell(of, lease, why)
+
+        holding._tell = judged
+
+    def judge_leak(self, conn: 'Connection') -> None:
+        """A user gives back a connection after a time in which it must have been told, where nothing disturbs that."""
+        seconds = self.world.runtime.now - self.taken_at.pop(conn.number, self.world.runtime.now)
+        if self.leak_threshold is None or seconds < 2 * self.leak_threshold + 1.0 or self.world.closed:
+            return
+        if not self.disturbs_looks and self.leaks.get(conn.number) != conn.uses:
+            self.world.fail(f'{conn!r} was in use for {seconds} s, and that was not told')
+
     def draw_settings(self) -> None:
         """The parameters of the pool that belong to this."""
         if self.records_holders:
             self.world.settings['record_holders'] = True
+            self.world.settings['leak_threshold'] = self.leak_threshold
         choice, settings = self.dice.choice, self.world.settings
         settings['order'] = choice(('lifo', 'lifo', 'fifo'))
         settings['keep'] = choice(('size', 'size', 'idle'))

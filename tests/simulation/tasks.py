@@ -258,8 +258,11 @@ class Tasks(Loop):
     def make_pool(self, settings: dict[str, Any]) -> Pool:
         options: Any = {'_clock': self.world.time, **settings}
         if self.world.taking.keeps_nothing:
-            return NullPool(Manager(self.world), **parameters_of_null_pool(options))
-        return Pool(Manager(self.world), **options)
+            pool: Pool = NullPool(Manager(self.world), **parameters_of_null_pool(options))
+        else:
+            pool = Pool(Manager(self.world), **options)
+        self.world.taking.watch_leaks(pool)
+        return pool
 
     # -- what the world asks for ----------------------------------------------------------------------------------
 

@@ -291,8 +291,11 @@ class Threads:
     def make_pool(self, settings: dict[str, Any]) -> Pool:
         options: Any = {'_clock': self.clock, **settings}
         if self.world.taking.keeps_nothing:
-            return NullPool(Manager(self), **parameters_of_null_pool(options))
-        return Pool(Manager(self), **options)
+            pool: Pool = NullPool(Manager(self), **parameters_of_null_pool(options))
+        else:
+            pool = Pool(Manager(self), **options)
+        self.world.taking.watch_leaks(pool)
+        return pool
 
     # -- scheduling -------------------------------------------------------------------------------------------------
 

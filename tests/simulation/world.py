@@ -840,6 +840,7 @@ class World:
     def put(self, conn: Connection) -> None:
         """A user is about to give a connection back."""
         self.note(5, conn)
+        self.taking.judge_leak(conn)
         conn.user = None
         if conn.drained:
             conn.condemned = conn.condemned or DRAINED

@@ -1156,6 +1156,13 @@ WRONG_CHANGES = (
         'a connection that is in use loses its record to the next one that is acquired',
     ),
     WrongChange(
+        'leak-told-at-each-look',
+        FACADES,
+        'if why is not None and lease.key not in self._leaks:',
+        'if why is not None:',
+        'the log has a warning a second for each leak, and the counter says nothing',
+    ),
+    WrongChange(
         'record-of-no-lease',
         FACADES,
         'record.lease_no = fresh.lease_no\n    record.is_long',

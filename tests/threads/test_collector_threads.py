@@ -174,6 +174,16 @@ def test_a_thread_that_was_ended_is_replaced_when_something_is_due_earlier_than_
         until(lambda: case.pool.get_size() == 0)
 
 
+def test_a_thread_that_was_ended_is_replaced_by_the_next_acquire_to_look_for_leaks() -> None:
+    with Case(leak_threshold=60) as case:
+        first = case.pool.acquire('a')
+        killed = kill(case)
+        second = case.pool.acquire('a')
+        assert thread_of(case) is not killed
+        case.pool.release(first)
+        case.pool.release(second)
+
+
 def test_a_thread_that_was_ended_stays_so_when_the_pool_is_closed() -> None:
     with Case(background_collector=True) as case:
         case.cycle('a')

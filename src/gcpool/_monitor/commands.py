@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+from gcpool.exceptions import MonitorError
+
 from .client import ask, find
 
 __all__ = ['run_holders', 'run_plot', 'run_top']
@@ -54,12 +56,20 @@ def run_top(options: argparse.Namespace) -> int:
 
 
 def _looks(path: str, interval: float) -> Iterator[dict[str, Any]]:
-    """Ask a process for snapshots, at equal times as long as it answers in time."""
+    """Ask a process for snapshots, at equal times as long as it answers in time.
+
+    :raises MonitorError: when the process cannot be watched, or ends
+    """
     due = time.monotonic()
+    look = ask(path)
     while True:
-        yield ask(path)
+        yield look
         due = max(due + interval, time.monotonic())
         time.sleep(max(due - time.monotonic(), 0.0))
+        try:
+            look = ask(path)
+        except MonitorError as exc:
+            raise MonitorError(f'process {look["pid"]} does not serve its pools any more: {exc}') from exc
 
 
 def run_holders(options: argparse.Namespace) -> int:

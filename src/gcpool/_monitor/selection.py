@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Collection
 from typing import Any
 
-from gcpool._pools import by_name, open_pools
+from gcpool._pools import by_name, open_pools, watch
 from gcpool._statistics import PoolStats
 from gcpool.common import BaseConnectionPool
 
@@ -103,7 +103,12 @@ class AllPools:
 
     def __init__(self) -> None:
         self._totals = Totals()
+        watch(self)
         self._totals.note(*open_pools())
+
+    def note_built(self, pool: Any) -> None:
+        """A pool was built. It may be closed before anybody asks."""
+        self._totals.note(pool)
 
     def by_name(self) -> dict[str, list[Any]]:
         """The pools, those of one name together."""
@@ -112,5 +117,5 @@ class AllPools:
         return by_name(found)
 
     def totals(self, names: Collection[str]) -> dict[str, PoolStats]:
-        """The counters of pools of these names, also of those that are closed or gone since they were first seen."""
+        """The counters of pools of these names, also of those that are closed or gone."""
         return self._totals.by_name(names)

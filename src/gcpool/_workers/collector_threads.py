@@ -119,6 +119,12 @@ class SyncCollector:
             self._take_over(collector)
             while self._is_needed(collector):
                 self._collect_and_sleep(collector)
+        except BaseException:
+            # Somebody raised an exception in this thread. The next acquire wakes who looks for leaks.
+            pool = self._pool()
+            if pool is not None:
+                pool._core.look_for_leaks_again(pool._core.now(), False)
+            raise
         finally:
             self._forget(collector)
             make_this_thread_known()
