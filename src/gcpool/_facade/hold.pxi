@@ -39,6 +39,11 @@ cdef class Hold:
     def conn(self, conn):
         begin_hold(self, conn)
 
+    @property
+    def used_ms(self):
+        """Whole milliseconds since the last assignment to ``conn``."""
+        return <long long>(1000.0 * (gcp_monotonic() - self.began))
+
     def give_up(self):
         """Close the connection, if it is still in use by the one that this holds it for."""
         give_connection_up(self)
@@ -54,6 +59,7 @@ cdef int begin_hold(Hold hold, object conn) except -1:
     hold.entry = e
     if e is not None:
         hold.lease_no = gcp_load_uint(&e.lease_no)
+    hold.began = gcp_monotonic()
     return 0
 
 

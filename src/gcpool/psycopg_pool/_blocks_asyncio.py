@@ -8,7 +8,6 @@ The half for threads is generated from the half for asyncio.
 import weakref
 from collections.abc import Callable
 from functools import wraps
-from time import monotonic
 from types import TracebackType
 from typing import Any
 
@@ -34,7 +33,7 @@ class AsyncClientBlock(AsyncBlock):
     A signal handler may raise anywhere in here: see the base class.
     """
 
-    __slots__ = ('__weakref__', '_began', '_lease')
+    __slots__ = ('__weakref__', '_lease')
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         # Each call of a decorated function has a block of its own.
@@ -56,7 +55,6 @@ class AsyncClientBlock(AsyncBlock):
             except BaseException:
                 await pool.putconn(conn)
                 raise
-        self._began = monotonic()
         return conn
 
     async def _leave(
@@ -77,7 +75,8 @@ class AsyncClientBlock(AsyncBlock):
         finally:
             if lease is None or pool._is_out(conn, lease):
                 await pool.putconn(conn)
-            used_ms = int(1000.0 * (monotonic() - self._began))
+            # By the clock of the compiled base: a call in Python would cost a tenth of the block.
+            used_ms = self.used_ms
             if used_ms:
                 pool._counts.add('usage_ms', used_ms)
         return None

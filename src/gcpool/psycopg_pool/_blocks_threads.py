@@ -10,7 +10,6 @@ The half for threads is generated from the half for asyncio.
 import weakref
 from collections.abc import Callable
 from functools import wraps
-from time import monotonic
 from types import TracebackType
 from typing import Any
 
@@ -36,7 +35,7 @@ class SyncClientBlock(SyncBlock):
     A signal handler may raise anywhere in here: see the base class.
     """
 
-    __slots__ = ('__weakref__', '_began', '_lease')
+    __slots__ = ('__weakref__', '_lease')
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         # Each call of a decorated function has a block of its own.
@@ -58,7 +57,6 @@ class SyncClientBlock(SyncBlock):
             except BaseException:
                 pool.putconn(conn)
                 raise
-        self._began = monotonic()
         return conn
 
     def _leave(
@@ -79,7 +77,8 @@ class SyncClientBlock(SyncBlock):
         finally:
             if lease is None or pool._is_out(conn, lease):
                 pool.putconn(conn)
-            used_ms = int(1000.0 * (monotonic() - self._began))
+            # By the clock of the compiled base: a call in Python would cost a tenth of the block.
+            used_ms = self.used_ms
             if used_ms:
                 pool._counts.add('usage_ms', used_ms)
         return None
