@@ -10,12 +10,14 @@
 #   make tsan       threads without the GIL under ThreadSanitizer, on an interpreter built for it: TSAN_PYTHON=path
 #   make lint       formatting, linters, types, the stub of the core, the generated half, the workflows
 #   make docs       the documentation, into build/docs
+#   make test-docs  the documentation in a browser: search, buttons, themes, two widths; needs Chromium and its driver
 #   make bench      the pool beside its peers, on the newest CPython that is there
 #   make bench-servers  the pool beside the drivers' own, on a real PostgreSQL and Redis
 #   make bench-dropins  the drop-ins beside psycopg_pool and SQLAlchemy's QueuePool, on a real PostgreSQL
 #   make wheel      sdist and wheel into dist/, the wheel tried in an empty environment
 #   make test-sdist the tests of the sdist on the wheel, as the workflow that makes the wheels runs them
 #   make generate   the threading half from the asyncio half
+#   make changelog  what the next release will say; make release-notes puts it into CHANGELOG.md
 #   make format     formats and sorts what the linters would complain about
 #   make clean      removes whatever of this was made
 #
@@ -50,10 +52,10 @@ PYTEST := $(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 CORE := $(wildcard $(foreach part,_core _engine/* _facade/*,$(addprefix src/gcpool/$(part).,pyx pxi pxd))) setup.py
 SOURCES := $(CORE) pyproject.toml MANIFEST.in $(shell find src -name '*.py' -o -name '*.pyi' -o -name py.typed)
 # What the sdist holds besides, as MANIFEST.in says; what tests and tools leave there is no part of it.
-SHIPPED := README.md LICENSE CHANGELOG.md Makefile $(shell find tests examples docs bench .github -type f \
+SHIPPED := LICENSE Makefile CITATION.cff $(wildcard *.md) $(shell find tests examples docs bench changes .github -type f \
 	-not -path '*/__pycache__/*' -not -name '_probe*' -not -name '*.so')
 
-.PHONY: demo test test-plain test-assert coverage test-simulate simulate mutants test-oldest test-installed test-sdist tsan lint docs bench bench-environment bench-servers bench-dropins wheel generate format build clean
+.PHONY: demo test forget-skips test-plain test-assert coverage test-simulate simulate mutants test-oldest test-installed test-sdist tsan lint docs test-docs bench bench-environment bench-servers bench-dropins wheel generate changelog release-notes format build clean
 
 # ---- environments -------------------------------------------------------------------------------------------------
 
@@ -97,17 +99,27 @@ bench-dropins: $(VENV)/.built $(VENV)/.group-bench
 docs: $(VENV)/.built $(VENV)/.group-docs
 	$(BIN)/python -m sphinx -W --keep-going --quiet -b html docs build/docs
 
+test-docs: docs $(VENV)/.group-docs-browser
+	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/docs_browser.py
+
 # ---- tests --------------------------------------------------------------------------------------------------------
 
-test: test-plain test-assert coverage test-simulate
+# What was skipped, in any of the runs, is the last that is told. A run by itself tells it at its own end.
+test: forget-skips test-plain test-assert coverage test-simulate
+	@$(BIN)/python -m tests.skips $(SKIPS)
+
+SKIPS := build/skips
+test-plain test-assert coverage: export GCPOOL_NOTE_SKIPS = $(CURDIR)/$(SKIPS)
+forget-skips:
+	@rm -f $(SKIPS)
 
 test-plain: $(VENV)/.built $(VENV)/.group-test
 	GCPOOL_EXPECT_BUILD=src $(PYTEST)
 
-# All of them: what is asserted has to hold in outages, too, and in programs that fork or replace threads.
+# All of them, since what is asserted has to hold in outages, too, and in programs that fork or replace threads; but quick.
 test-assert: $(VENV)/.built $(VENV)/.group-test
 	$(BIN)/python .github/scripts/build_variant.py assert build/assert
-	PYTHONPATH=$(CURDIR)/build/assert/src GCPOOL_EXPECT_BUILD=build/assert $(PYTEST)
+	PYTHONPATH=$(CURDIR)/build/assert/src GCPOOL_EXPECT_BUILD=build/assert GCPOOL_QUICK=1 $(PYTEST)
 
 # The group test has the newest SQLAlchemy. The release before it is still in wide use, and has other internals.
 OLDEST := .venv-oldest
@@ -191,6 +203,7 @@ dist/.built: $(SOURCES) $(SHIPPED) $(VENV)/.group-package
 	env -u GCPOOL_ASSERT -u GCPOOL_TRACE $(BIN)/python -m build --outdir dist . > build/package.log 2>&1 \
 		|| { cat build/package.log; exit 1; }
 	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python .github/scripts/check_wheel.py dist
 	$(BIN)/python -m venv build/empty
 	build/empty/bin/python -m pip --disable-pip-version-check install --quiet --no-index --find-links dist --no-deps gcpool
 	build/empty/bin/python -I .github/scripts/try_installed.py
@@ -210,6 +223,7 @@ test-sdist: dist/.built
 # cython-lint looks for pycodestyle on PATH.
 lint: export PATH := $(abspath $(BIN)):$(PATH)
 lint: $(VENV)/.built $(VENV)/.group-lint
+	@mkdir -p build
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/cython-lint src tests
@@ -217,9 +231,22 @@ lint: $(VENV)/.built $(VENV)/.group-lint
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist .github/scripts/stubtest-allowlist.txt gcpool._core
 	$(BIN)/pyright
+	$(BIN)/python .github/scripts/check_samples.py
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(BIN)/towncrier build --draft --version next > build/changelog.md 2>&1 || { cat build/changelog.md; exit 1; }
 	$(BIN)/zizmor --offline --no-progress --persona pedantic .github
+
+# The version is that of the package, which a release sets first.
+RELEASE = $$($(BIN)/python -c 'import runpy; print(runpy.run_path("src/gcpool/_version.py")["__version__"])')
+changelog: $(VENV)/.group-changelog
+	$(BIN)/towncrier build --draft --version "$(RELEASE)"
+
+release-notes: $(VENV)/.group-changelog
+	$(BIN)/towncrier build --yes --version "$(RELEASE)"
 
 generate: $(VENV)/.group-test
 	$(BIN)/python .github/scripts/generate_threading.py

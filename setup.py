@@ -1,6 +1,7 @@
 """The compiled core. Everything else about the package stands in pyproject.toml.
 
-Environment switches, each for a build of its own:
+The build that is published holds no symbols for a debugger: they are six sevenths of it. Each of these environment
+switches makes a build of its own, which keeps them:
 
 ``GCPOOL_ASSERT=1``
     Compile-time assertions: the C macro ``GCPOOL_ASSERT`` is 1, ``assert`` counts in Cython and in C (``NDEBUG`` is
@@ -10,6 +11,7 @@ Environment switches, each for a build of its own:
 """
 
 import os
+import sys
 from glob import glob
 
 from Cython.Build import cythonize
@@ -48,19 +50,29 @@ if TRACE:
     define += [('CYTHON_TRACE', '1'), ('CYTHON_TRACE_NOGIL', '1'), ('CYTHON_USE_SYS_MONITORING', '0')]
 
 
+# What tells the linker to leave the symbols out that nobody links to. Other systems have linkers of their own.
+STRIP = {'linux': ['-Wl,-s'], 'darwin': ['-Wl,-x']}
+
+
 class BuildExt(build_ext):
     """Chooses the flags once the compiler is known."""
 
     def build_extensions(self) -> None:
         msvc = self.compiler.compiler_type == 'msvc'
+        link_flags: list[str] = []
         if TRACE:
             flags = ['/Od'] if msvc else ['-O1']
         elif ASSERT:
             flags = ['/O2', '/Zi'] if msvc else ['-O2', '-g']
+        elif msvc:
+            flags = ['/O2']
         else:
-            flags = ['/O2'] if msvc else ['-O3']
+            # -g0, because most Pythons have -g among the flags that they were built with.
+            flags = ['-O3', '-g0']
+            link_flags = STRIP.get(sys.platform, [])
         for extension in self.extensions:
             extension.extra_compile_args = [*extension.extra_compile_args, *flags]
+            extension.extra_link_args = [*extension.extra_link_args, *link_flags]
         super().build_extensions()
 
 

@@ -4,14 +4,15 @@ Starts its own echo server: python examples/async_pool.py
 """
 
 import asyncio
-import socket
 from ipaddress import IPv4Address
 
 from gcpool.asyncio import ConnectionPool
-from gcpool.contrib.socket_async import TcpEndpoint, TcpSocketConnectionManager
+from gcpool.contrib.socket_async import TcpSocketConnectionManager
 
 
-async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def echo(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
     """Send back what the client sends, until it hangs up."""
     while data := await reader.read(1024):
         writer.write(data)
@@ -23,7 +24,7 @@ async def main() -> None:
     server = await asyncio.start_server(echo, '127.0.0.1', 0)
     endpoint = (IPv4Address('127.0.0.1'), server.sockets[0].getsockname()[1])
 
-    pool = ConnectionPool[TcpEndpoint, socket.socket](
+    pool = ConnectionPool(
         TcpSocketConnectionManager(),
         idle_timeout=30.0,
         max_lifetime=600.0,
@@ -45,7 +46,10 @@ async def main() -> None:
         await server.wait_closed()
 
     stats = pool.get_stats()
-    print('right answers:', sum(answer == number for number, answer in enumerate(answers)))
+    print(
+        'right answers:',
+        sum(answer == number for number, answer in enumerate(answers)),
+    )
     print('acquired:', stats['acquires'])
     print('connections created, at most 3:', stats['created'])
 

@@ -1,21 +1,30 @@
 """Tasks that share a few Redis connections, with redis-py.
 
 Needs a server: pip install "gcpool[redis]", then
-GCPOOL_EXAMPLE_REDIS=redis://localhost:6379/0 python examples/async_redis_pool.py
+export GCPOOL_EXAMPLE_REDIS=redis://localhost:6379/0
+python examples/async_redis_pool.py
 """
 
 import asyncio
 import os
 
 from gcpool.asyncio import ConnectionPool
-from gcpool.contrib.redis import AsyncConnection, AsyncRedisConnectionManager, RedisEndpoint, async_client_of
+from gcpool.contrib.redis import (
+    AsyncRedisConnectionManager,
+    async_client_of,
+)
 
 
 async def main() -> None:
     manager = AsyncRedisConnectionManager(
-        {'cache': {'url': os.environ['GCPOOL_EXAMPLE_REDIS'], 'client_name': 'example'}}
+        {
+            'cache': {
+                'url': os.environ['GCPOOL_EXAMPLE_REDIS'],
+                'client_name': 'example',
+            }
+        }
     )
-    pool = ConnectionPool[RedisEndpoint, AsyncConnection](manager, max_size=3, acquire_timeout=10.0)
+    pool = ConnectionPool(manager, max_size=3, acquire_timeout=10.0)
     try:
 
         async def increment() -> None:
@@ -26,9 +35,13 @@ async def main() -> None:
         await asyncio.gather(*(increment() for _ in range(100)))
 
         async with pool.connection('cache') as conn:
-            print('counted:', await async_client_of(conn).getdel('gcpool-async-example'))
+            print(
+                'counted:',
+                await async_client_of(conn).getdel('gcpool-async-example'),
+            )
 
-        # If a task is cancelled while it waits, its connection is closed: the next user would read the reply.
+        # If a task is cancelled while it waits, its connection is closed: the
+        # next user would read the reply.
         async def wait() -> None:
             async with pool.connection('cache') as conn:
                 await conn.send_command('BLPOP', 'gcpool-nothing-comes', 0)

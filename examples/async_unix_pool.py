@@ -8,11 +8,12 @@ import tempfile
 from pathlib import Path
 
 from gcpool.asyncio import ConnectionPool
-from gcpool.contrib.socket_async import Stream
-from gcpool.contrib.unix_async import UnixSocketEndpoint, UnixSocketStreamConnectionManager
+from gcpool.contrib.unix_async import UnixSocketStreamConnectionManager
 
 
-async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def answer(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
     """Answer each line in capitals."""
     while line := await reader.readline():
         writer.write(line.upper())
@@ -23,10 +24,13 @@ async def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / 'upper.sock'
         server = await asyncio.start_unix_server(answer, path)
-        pool = ConnectionPool[UnixSocketEndpoint, Stream](UnixSocketStreamConnectionManager(), max_size=4)
+        pool = ConnectionPool(UnixSocketStreamConnectionManager(), max_size=4)
         try:
             for line in ('the same connection', 'serves one after the other'):
-                async with pool.connection(path, timeout=5.0) as (reader, writer):
+                async with pool.connection(path, timeout=5.0) as (
+                    reader,
+                    writer,
+                ):
                     writer.write(line.encode() + b'\n')
                     print((await reader.readline()).decode().strip())
             print('connections created:', pool.get_stats()['created'])

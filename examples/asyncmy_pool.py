@@ -1,7 +1,8 @@
 """Tasks that share a few MySQL or MariaDB connections, with asyncmy.
 
 Needs a server: pip install "gcpool[asyncmy]", then
-GCPOOL_EXAMPLE_MYSQL=mysql://user:password@localhost:3306/database python examples/asyncmy_pool.py
+export GCPOOL_EXAMPLE_MYSQL=mysql://user:password@localhost:3306/database
+python examples/asyncmy_pool.py
 """
 
 import asyncio
@@ -11,11 +12,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gcpool.asyncio import ConnectionPool
-from gcpool.contrib.asyncmy import Connection, DbConnectionManager, DbEndpoint
+from gcpool.contrib.asyncmy import DbConnectionManager, DbEndpoint
 
 
 async def parameters(endpoint: DbEndpoint) -> dict[str, Any]:
-    """Called at each connect. A program whose password changes would fetch it here."""
+    """Called at each connect. A program whose password changes would fetch
+    it here.
+    """
     print('connecting to', endpoint)
     server = urlsplit(os.environ['GCPOOL_EXAMPLE_MYSQL'])
     return {
@@ -30,25 +33,39 @@ async def parameters(endpoint: DbEndpoint) -> dict[str, Any]:
 
 
 async def main() -> None:
-    pool = ConnectionPool[DbEndpoint, Connection](DbConnectionManager(parameters), max_size=3, acquire_timeout=10.0)
+    pool = ConnectionPool(
+        DbConnectionManager(parameters), max_size=3, acquire_timeout=10.0
+    )
     try:
         async with pool.connection('primary') as conn, conn.cursor() as cursor:
-            await cursor.execute('CREATE TABLE gcpool_async_example (number INTEGER)')
+            await cursor.execute(
+                'CREATE TABLE gcpool_async_example (number INTEGER)'
+            )
 
         async def insert(number: int) -> None:
-            async with pool.connection('primary') as conn, conn.cursor() as cursor:
-                await cursor.execute('INSERT INTO gcpool_async_example VALUES (%s)', (number,))
+            async with (
+                pool.connection('primary') as conn,
+                conn.cursor() as cursor,
+            ):
+                await cursor.execute(
+                    'INSERT INTO gcpool_async_example VALUES (%s)', (number,)
+                )
                 await conn.commit()
 
         await asyncio.gather(*(insert(number) for number in range(100)))
 
-        # What a block that raises has not committed is rolled back when the connection is returned.
+        # What a block that raises has not committed is rolled back when the
+        # connection is returned.
         with suppress(LookupError):
-            async with pool.connection('primary') as conn, conn.cursor() as cursor:
+            async with (
+                pool.connection('primary') as conn,
+                conn.cursor() as cursor,
+            ):
                 await cursor.execute('DELETE FROM gcpool_async_example')
                 raise LookupError
 
-        # A cancelled statement leaves its connection in the middle of an answer, so the connection is not served again.
+        # A cancelled statement leaves its connection in the middle of an
+        # answer, so the connection is not served again.
         async with pool.connection('primary') as conn, conn.cursor() as cursor:
             sleeping = asyncio.create_task(cursor.execute('SELECT SLEEP(60)'))
             await asyncio.sleep(0)
@@ -56,7 +73,10 @@ async def main() -> None:
             await asyncio.wait((sleeping,))
 
         async with pool.connection('primary') as conn, conn.cursor() as cursor:
-            await cursor.execute('SELECT count(*), CAST(sum(number) AS SIGNED) FROM gcpool_async_example')
+            await cursor.execute(
+                'SELECT count(*), CAST(sum(number) AS SIGNED)'
+                ' FROM gcpool_async_example'
+            )
             print('rows and sum:', await cursor.fetchone())
             await cursor.execute('DROP TABLE gcpool_async_example')
     finally:

@@ -1,4 +1,5 @@
-"""A pool made of functions: threads that share a few connections to an SQLite database.
+"""A pool made of functions: threads that share a few connections to an SQLite
+database.
 
 Needs nothing but Python: python examples/callables_pool.py
 """
@@ -24,7 +25,9 @@ def roll_back(_path: Path, conn: sqlite3.Connection) -> None:
 
 def main() -> None:
     # Without `dispose`, the connection's own close() is called.
-    pool = ConnectionPool.from_callables(connect, on_release=roll_back, max_size=4)
+    pool = ConnectionPool.from_callables(
+        connect, on_release=roll_back, max_size=4
+    )
 
     with tempfile.TemporaryDirectory() as directory, closing(pool):
         path = Path(directory) / 'notes.db'
@@ -36,14 +39,19 @@ def main() -> None:
                 conn.execute('INSERT INTO note VALUES (?)', (f'note {number}',))
 
         with ThreadPoolExecutor(max_workers=16) as executor:
-            for future in [executor.submit(write, number) for number in range(100)]:
+            for future in [
+                executor.submit(write, number) for number in range(100)
+            ]:
                 future.result()
 
         with pool.connection(path) as conn:
             conn.execute('DELETE FROM note')
 
         with pool.connection(path) as conn:
-            print('notes:', conn.execute('SELECT count(*) FROM note').fetchone()[0])
+            print(
+                'notes:',
+                conn.execute('SELECT count(*) FROM note').fetchone()[0],
+            )
 
     print('connections created, at most 4:', pool.get_stats()['created'])
 

@@ -1,4 +1,5 @@
-"""A custom connection manager, for a protocol with a login in which each command has one answer.
+"""A custom connection manager, for a protocol with a login in which each
+command has one answer.
 
 Starts its own server: python examples/custom_manager.py
 """
@@ -14,21 +15,26 @@ from gcpool.threading import BaseConnectionManager, ConnectionPool
 
 
 class Client:
-    """A connection to a key-value store. A command is one line, and so is its answer.
+    """A connection to a key-value store. A command is one line, and so is its
+    answer.
 
-    :param host: host of the store
-    :param port: its port
-    :param timeout: seconds that connecting may take
+    :param host: host of the store :param port: its port :param timeout: seconds
+    that connecting may take
     """
 
     def __init__(self, host: str, port: int, timeout: float | None) -> None:
-        self._sock = socket.create_connection((host, port), at_least_a_moment(timeout))
+        self._sock = socket.create_connection(
+            (host, port), at_least_a_moment(timeout)
+        )
         self._answers = self._sock.makefile('r', encoding='utf-8')
         self.in_step = True
 
     def ask(self, *words: str, timeout: float | None = 5.0) -> str:
-        """Send a command and wait for the answer, for at most ``timeout`` seconds."""
-        # If this command is abandoned, its answer must not reach the next user of the connection.
+        """Send a command and wait for the answer, for at most ``timeout``
+        seconds.
+        """
+        # If this command is abandoned, its answer must not reach the next user
+        # of the connection.
         self.in_step = False
         self._sock.settimeout(at_least_a_moment(timeout))
         self._sock.sendall((' '.join(words) + '\n').encode())
@@ -45,7 +51,9 @@ class Client:
 
 
 def at_least_a_moment(timeout: float | None) -> float | None:
-    """Return a timeout for a socket. 0, from an acquire that must not wait, would make the socket non-blocking."""
+    """Return a timeout for a socket. 0, from an acquire that must not wait,
+    would make the socket non-blocking.
+    """
     return timeout if timeout is None else max(timeout, 0.001)
 
 
@@ -61,7 +69,9 @@ class StoreConnectionManager(BaseConnectionManager[Endpoint, Client]):
     def __init__(self, password: str) -> None:
         self._password = password
 
-    def create(self, endpoint: Endpoint, timeout: float | None = None) -> Client:
+    def create(
+        self, endpoint: Endpoint, timeout: float | None = None
+    ) -> Client:
         """Connect and log in. If anything fails, the connection is closed."""
         client = Client(*endpoint, timeout)
         try:
@@ -73,26 +83,37 @@ class StoreConnectionManager(BaseConnectionManager[Endpoint, Client]):
             raise
         return client
 
-    def dispose(self, endpoint: Endpoint, conn: Client, timeout: float | None = None) -> None:
+    def dispose(
+        self, endpoint: Endpoint, conn: Client, timeout: float | None = None
+    ) -> None:
         """Close a connection."""
         conn.close()
 
-    def check_aliveness(self, endpoint: Endpoint, conn: Client, timeout: float | None = None) -> bool:
+    def check_aliveness(
+        self, endpoint: Endpoint, conn: Client, timeout: float | None = None
+    ) -> bool:
         """Ask the store whether an idle connection still works."""
         if timeout == 0:
-            # The connection may be good. After a TimeoutError it becomes idle again.
+            # The connection may be good. After a TimeoutError it becomes idle
+            # again.
             raise TimeoutError('no time to ask the store')
         try:
             return conn.ask('PING', timeout=timeout) == 'PONG'
         except OSError:
             return False
 
-    def is_broken(self, endpoint: Endpoint, conn: Client, exc: BaseException) -> bool:
-        """Tell whether a connection is unfit after a ``with`` block raised: then the pool closes it."""
+    def is_broken(
+        self, endpoint: Endpoint, conn: Client, exc: BaseException
+    ) -> bool:
+        """Tell whether a connection is unfit after a ``with`` block raised:
+        then the pool closes it.
+        """
         return not conn.in_step
 
     def on_release(self, endpoint: Endpoint, conn: Client) -> None:
-        """Have the pool close a connection that is returned unfit, by ``release()`` or at the end of a block."""
+        """Have the pool close a connection that is returned unfit, by
+        ``release()`` or at the end of a block.
+        """
         if not conn.in_step:
             raise DiscardConnection('the answer to a command was not read')
 
@@ -103,7 +124,9 @@ class StoreHandler(socketserver.StreamRequestHandler):
     values: dict[str, str] = {}  # noqa: RUF012  (one store for all connections)
 
     def handle(self) -> None:
-        """Serve one connection until the client hangs up, even in the middle of a command."""
+        """Serve one connection until the client hangs up, even in the middle
+        of a command.
+        """
         with suppress(ConnectionError):
             self.serve()
 
@@ -131,10 +154,16 @@ class StoreHandler(socketserver.StreamRequestHandler):
 
 
 def main() -> None:
-    pool = ConnectionPool[Endpoint, Client](StoreConnectionManager('open-sesame'), acquire_timeout=5.0)
-    misinformed_pool = ConnectionPool[Endpoint, Client](StoreConnectionManager('sesame'), acquire_timeout=5.0)
+    pool = ConnectionPool(
+        StoreConnectionManager('open-sesame'), acquire_timeout=5.0
+    )
+    misinformed_pool = ConnectionPool(
+        StoreConnectionManager('sesame'), acquire_timeout=5.0
+    )
     with (
-        socketserver.ThreadingTCPServer(('127.0.0.1', 0), StoreHandler) as server,
+        socketserver.ThreadingTCPServer(
+            ('127.0.0.1', 0), StoreHandler
+        ) as server,
         closing(pool),
         closing(misinformed_pool),
     ):
@@ -147,7 +176,8 @@ def main() -> None:
             print('get:', client.ask('GET', 'answer'))
         print('connections created:', pool.get_stats()['created'])
 
-        # The answer arrives on a closed connection; the next user gets a new one.
+        # The answer arrives on a closed connection; the next user gets a new
+        # one.
         try:
             with pool.connection(endpoint) as client:
                 client.ask('SLEEP', '0.1', timeout=0.01)

@@ -1,4 +1,5 @@
-"""A connection that leaves its pool: after SUBSCRIBE the server only sends, and nobody else can use the connection.
+"""A connection that leaves its pool: after SUBSCRIBE the server only sends, and
+nobody else can use the connection.
 
 Starts its own server: python examples/detach_pool.py
 """
@@ -35,14 +36,18 @@ def main() -> None:
     with socketserver.ThreadingTCPServer(('127.0.0.1', 0), News) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        endpoint: TcpEndpoint = (IPv4Address('127.0.0.1'), server.server_address[1])
-        pool = ConnectionPool[TcpEndpoint, socket.socket](TcpSocketConnectionManager(), max_size=1)
+        endpoint: TcpEndpoint = (
+            IPv4Address('127.0.0.1'),
+            server.server_address[1],
+        )
+        pool = ConnectionPool(TcpSocketConnectionManager(), max_size=1)
 
         with closing(pool):
             with pool.connection(endpoint) as conn:
                 print('time:', ask(conn, 'TIME'))
                 conn.sendall(b'SUBSCRIBE\n')
-                # From here on the connection is ours: the end of the block does nothing with it.
+                # From here on the connection is ours: the end of the block does
+                # nothing with it.
                 pool.detach(conn)
 
             # Its slot is free, although the connection is still open.
@@ -54,7 +59,12 @@ def main() -> None:
                     print(line.strip())
 
         stats = pool.get_stats()
-        print('created, detached, closed:', stats['created'], stats['detached'], stats['disposed'])
+        print(
+            'created, detached, closed:',
+            stats['created'],
+            stats['detached'],
+            stats['disposed'],
+        )
         server.shutdown()
 
 

@@ -1,7 +1,9 @@
-"""Django on a pool of gcpool, here without a project: in one, DATABASES stands in the settings.
+"""Django on a pool of gcpool, here without a project: in one, DATABASES stands
+in the settings.
 
 Needs a server: pip install "gcpool[django]", then
-GCPOOL_EXAMPLE_DSN=postgresql://user:password@localhost/database python examples/django_pg_pool.py
+export GCPOOL_EXAMPLE_DSN=postgresql://user:password@localhost/database
+python examples/django_pg_pool.py
 """
 
 import os
@@ -56,7 +58,11 @@ def main() -> None:
         editor.create_model(Number)
     with ThreadPoolExecutor(max_workers=12) as executor:
         list(executor.map(insert, range(100)))
-    print('rows and sum:', Number.objects.count(), Number.objects.aggregate(models.Sum('number'))['number__sum'])
+    print(
+        'rows and sum:',
+        Number.objects.count(),
+        Number.objects.aggregate(models.Sum('number'))['number__sum'],
+    )
     with connection.schema_editor() as editor:
         editor.delete_model(Number)
     connection.close()

@@ -1,4 +1,5 @@
-"""After a failover: nobody is served until every connection to the old server is gone.
+"""After a failover: nobody is served until every connection to the old server
+is gone.
 
 Needs nothing but gcpool: python examples/failover.py
 """
@@ -36,7 +37,9 @@ class ClusterManager(BaseConnectionManager[str, Connection]):
         print(f'connection {conn.number} to the {conn.server} is closed')
 
 
-async def fail_over(pool: ConnectionPool[str, Connection], manager: ClusterManager) -> None:
+async def fail_over(
+    pool: ConnectionPool[str, Connection], manager: ClusterManager
+) -> None:
     """Move everybody to the new server."""
     pool.suspend()
     try:

@@ -1,7 +1,9 @@
-"""Greenlets that share a few connections: the pool for threads, in a program monkey-patched by gevent.
+"""Greenlets that share a few connections: the pool for threads, in a program
+monkey-patched by gevent.
 
-A greenlet that waits for a connection lets the others run. gevent.Timeout and kill() work as usual: a connection that
-the greenlet holds, or is about to get, returns to the pool.
+A greenlet that waits for a connection lets the others run. gevent.Timeout and
+kill() work as usual: a connection that the greenlet holds, or is about to get,
+returns to the pool.
 
 Starts its own server: pip install gevent, then python examples/gevent_pool.py
 """
@@ -18,7 +20,7 @@ from ipaddress import IPv4Address
 import gevent
 from gevent.server import StreamServer
 
-from gcpool.contrib.socket import TcpEndpoint, TcpSocketConnectionManager
+from gcpool.contrib.socket import TcpSocketConnectionManager
 from gcpool.threading import ConnectionPool
 
 
@@ -34,7 +36,9 @@ def main() -> None:
     server = StreamServer(('127.0.0.1', 0), serve)
     server.start()
     endpoint = (IPv4Address('127.0.0.1'), int(server.address[1]))
-    pool = ConnectionPool[TcpEndpoint, socket.socket](TcpSocketConnectionManager(), max_size=5, acquire_timeout=30.0)
+    pool = ConnectionPool(
+        TcpSocketConnectionManager(), max_size=5, acquire_timeout=30.0
+    )
 
     def ask(number: int) -> bool:
         with pool.connection(endpoint) as sock:

@@ -1,4 +1,5 @@
-"""A worker that ends in order when it is told to: nobody new is served, and what is in use may be finished.
+"""A worker that ends in order when it is told to: nobody new is served, and
+what is in use may be finished.
 
 Needs nothing but gcpool: python examples/graceful_shutdown.py
 """
@@ -16,7 +17,11 @@ from gcpool.threading import ConnectionPool
 GRACE = 5.0
 
 
-def work(pool: ConnectionPool[Any, Any], has_begun: threading.Event, may_end: threading.Event) -> None:
+def work(
+    pool: ConnectionPool[Any, Any],
+    has_begun: threading.Event,
+    may_end: threading.Event,
+) -> None:
     """Handle a request that takes long."""
     with pool.connection('file:shop?mode=memory&cache=shared'):
         has_begun.set()

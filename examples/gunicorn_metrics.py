@@ -1,11 +1,14 @@
 """Metrics of several gunicorn workers, whichever of them Prometheus reaches.
 
-In prometheus_client's multiprocess mode each worker writes its figures into files, and any worker adds them up. That
-mode leaves custom collectors out, PoolCollector too. So a thread of each worker copies what the collector reads to
-ordinary metrics: gauges, of which those of living workers are summed, and counters. The histograms stay out.
+In prometheus_client's multiprocess mode each worker writes its figures into
+files, and any worker adds them up. That mode leaves custom collectors out,
+PoolCollector too. So a thread of each worker copies what the collector reads to
+ordinary metrics: gauges, of which those of living workers are summed, and
+counters. The histograms stay out.
 
 Uses SQLite: pip install gunicorn "gcpool[prometheus]", then
-PROMETHEUS_MULTIPROC_DIR=$(mktemp -d) gunicorn --workers 2 --threads 8 --chdir examples gunicorn_metrics:app
+export PROMETHEUS_MULTIPROC_DIR=$(mktemp -d)
+gunicorn --workers 2 --threads 8 --chdir examples gunicorn_metrics:app
 curl http://127.0.0.1:8000/metrics
 """
 
@@ -16,28 +19,42 @@ import tempfile
 import threading
 from typing import TYPE_CHECKING
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    generate_latest,
+)
 from prometheus_client.core import Metric
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.multiprocess import (
+    MultiProcessCollector,
+    mark_process_dead,
+)
 
 from gcpool.contrib.prometheus import PoolCollector
-from gcpool.contrib.sqlite3 import PooledConnection, SqliteConnectionManager, SqliteEndpoint
+from gcpool.contrib.sqlite3 import SqliteConnectionManager
 from gcpool.threading import ConnectionPool
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-DATABASE = os.environ.get('GCPOOL_EXAMPLE_DATABASE') or os.path.join(tempfile.gettempdir(), 'numbers.db')
+DATABASE = os.environ.get('GCPOOL_EXAMPLE_DATABASE') or os.path.join(
+    tempfile.gettempdir(), 'numbers.db'
+)
 PERIOD = 5.0  # seconds between two copies
 
-# Without --preload each worker imports this module, so each has a pool and a thread of its own.
-pool = ConnectionPool[SqliteEndpoint, PooledConnection](
+# Without --preload each worker imports this module, so each has a pool and a
+# thread of its own.
+pool = ConnectionPool(
     SqliteConnectionManager(), name='numbers', max_size=4, acquire_timeout=5.0
 )
 
 
 class Copy:
-    """Copies what a collector reads to metrics that work in multiprocess mode."""
+    """Copies what a collector reads to metrics that work in multiprocess
+    mode.
+    """
 
     def __init__(self) -> None:
         self._collector = PoolCollector(registry=None)
@@ -56,17 +73,30 @@ class Copy:
                     elif family.type == 'counter':
                         self._count(family, sample.labels, sample.value)
 
-    def _set(self, family: Metric, labels: dict[str, str], value: float) -> None:
+    def _set(
+        self, family: Metric, labels: dict[str, str], value: float
+    ) -> None:
         if family.name not in self._gauges:
-            self._gauges[family.name] = Gauge(family.name, family.documentation, [*labels], multiprocess_mode='livesum')
+            self._gauges[family.name] = Gauge(
+                family.name,
+                family.documentation,
+                [*labels],
+                multiprocess_mode='livesum',
+            )
         self._gauges[family.name].labels(**labels).set(value)
 
-    def _count(self, family: Metric, labels: dict[str, str], value: float) -> None:
+    def _count(
+        self, family: Metric, labels: dict[str, str], value: float
+    ) -> None:
         if family.name not in self._counters:
-            self._counters[family.name] = Counter(family.name, family.documentation, [*labels])
+            self._counters[family.name] = Counter(
+                family.name, family.documentation, [*labels]
+            )
         # A counter can only be added to.
         key = (family.name, *labels.values())
-        self._counters[family.name].labels(**labels).inc(max(value - self._counted.get(key, 0.0), 0.0))
+        self._counters[family.name].labels(**labels).inc(
+            max(value - self._counted.get(key, 0.0), 0.0)
+        )
         self._counted[key] = value
 
     def run(self) -> None:
@@ -91,11 +121,14 @@ def _end() -> None:
 atexit.register(_end)
 
 
-def app(environ: 'WSGIEnvironment', start_response: 'StartResponse') -> list[bytes]:
+def app(
+    environ: 'WSGIEnvironment', start_response: 'StartResponse'
+) -> list[bytes]:
     """Count a request, or answer Prometheus or a readiness probe."""
     path = environ['PATH_INFO']
     if path == '/metrics':
-        # This worker's figures are those of now, the others' at most PERIOD seconds old.
+        # This worker's figures are those of now, the others' at most PERIOD
+        # seconds old.
         copy.update()
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
@@ -103,7 +136,11 @@ def app(environ: 'WSGIEnvironment', start_response: 'StartResponse') -> list[byt
         return [generate_latest(registry)]
     if path == '/healthz':
         health = pool.health()
-        status = '503 Service Unavailable' if health.status == 'exhausted' else '200 OK'
+        status = (
+            '503 Service Unavailable'
+            if health.status == 'exhausted'
+            else '200 OK'
+        )
         start_response(status, [('Content-Type', 'application/json')])
         return [json.dumps(health._asdict()).encode()]
     with pool.connection(DATABASE) as conn:

@@ -1,11 +1,13 @@
 """A pool that is built and used before gunicorn forks its workers.
 
-Two processes must not use the same connection. In each worker the pool begins empty, opens its own connections, and
-leaves the parent process's connections alone, so gunicorn's hooks are not needed.
+Two processes must not use the same connection. In each worker the pool begins
+empty, opens its own connections, and leaves the parent process's connections
+alone, so gunicorn's hooks are not needed.
 
-Needs a server, and a system that can fork: pip install gunicorn "gcpool[psycopg2]", then
-GCPOOL_EXAMPLE_DSN=postgresql://user:password@localhost/database \
-    gunicorn --preload --workers 2 --threads 8 --chdir examples gunicorn_preload:app
+Needs a server, and a system that can fork:
+pip install gunicorn "gcpool[psycopg2]", then
+export GCPOOL_EXAMPLE_DSN=postgresql://user:password@localhost/database
+gunicorn --preload -w 2 --threads 8 --chdir examples gunicorn_preload:app
 curl http://127.0.0.1:8000/
 """
 
@@ -13,14 +15,16 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from gcpool.contrib.psycopg2 import Connection, DbConnectionManager, DbEndpoint
+from gcpool.contrib.psycopg2 import DbConnectionManager
 from gcpool.threading import ConnectionPool
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-pool = ConnectionPool[DbEndpoint, Connection](
-    DbConnectionManager({'primary': {'dsn': os.environ['GCPOOL_EXAMPLE_DSN']}}), max_size=4, acquire_timeout=5.0
+pool = ConnectionPool(
+    DbConnectionManager({'primary': {'dsn': os.environ['GCPOOL_EXAMPLE_DSN']}}),
+    max_size=4,
+    acquire_timeout=5.0,
 )
 
 
@@ -32,11 +36,14 @@ def backend_pid() -> int:
     return int(pid)
 
 
-# With --preload this runs once, before the fork. It leaves an idle connection in the pool of the parent process.
+# With --preload this runs once, before the fork. It leaves an idle connection
+# in the pool of the parent process.
 PRELOADED_BY = {'process': os.getpid(), 'backend': backend_pid()}
 
 
-def app(_environ: 'WSGIEnvironment', start_response: 'StartResponse') -> list[bytes]:
+def app(
+    _environ: 'WSGIEnvironment', start_response: 'StartResponse'
+) -> list[bytes]:
     """Answer with the ids of the processes at both ends of each connection."""
     answer = {
         'preloaded by': PRELOADED_BY,

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from gcpool.contrib.http import Connection, HttpConnectionManager, HttpEndpoint
+from gcpool.contrib.http import HttpConnectionManager
 from gcpool.threading import ConnectionPool
 
 
@@ -31,8 +31,11 @@ class Handler(BaseHTTPRequestHandler):
 
 def main() -> None:
     manager = HttpConnectionManager(timeout=10.0)
-    pool = ConnectionPool[HttpEndpoint, Connection](manager, max_size=3, acquire_timeout=10.0)
-    with ThreadingHTTPServer(('127.0.0.1', 0), Handler) as server, closing(pool):
+    pool = ConnectionPool(manager, max_size=3, acquire_timeout=10.0)
+    with (
+        ThreadingHTTPServer(('127.0.0.1', 0), Handler) as server,
+        closing(pool),
+    ):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f'http://127.0.0.1:{server.server_port}'
 
@@ -40,14 +43,16 @@ def main() -> None:
             with pool.connection(url) as conn:
                 conn.request('GET', f'/{number}')
                 response = conn.getresponse()
-                # Read the response to its end, or the connection cannot be kept.
+                # Read the response to its end, or the connection cannot be
+                # kept.
                 return response.read() == f'/{number}'.encode()
 
         with ThreadPoolExecutor(max_workers=16) as executor:
             print('right answers:', sum(executor.map(get, range(100))))
         print('connections created, at most 3:', pool.get_stats()['created'])
 
-        # Here the rest stays unread: the connection is closed, and the next user never sees it.
+        # Here the rest stays unread: the connection is closed, and the next
+        # user never sees it.
         with pool.connection(url) as conn:
             conn.request('GET', '/half-read')
             print(conn.getresponse().read(5))

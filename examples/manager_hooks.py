@@ -1,4 +1,5 @@
-"""Hooks: a manager learns what happens to its connections, and turns that into figures for monitoring.
+"""Hooks: a manager learns what happens to its connections, and turns that into
+figures for monitoring.
 
 Starts its own echo server: python examples/manager_hooks.py
 """
@@ -17,7 +18,9 @@ from gcpool.threading import ConnectionPool
 
 
 class ObservedConnectionManager(TcpSocketConnectionManager):
-    """Counts what happens to the connections, and measures how long they are in use."""
+    """Counts what happens to the connections, and measures how long they are
+    in use.
+    """
 
     def __init__(self) -> None:
         self.events: Counter[str] = Counter()
@@ -26,14 +29,21 @@ class ObservedConnectionManager(TcpSocketConnectionManager):
         # The pool calls the hooks from any thread, holding no lock of its own.
         self._lock = threading.Lock()
 
-    def create(self, endpoint: TcpEndpoint, timeout: float | None = None) -> socket.socket:
+    def create(
+        self, endpoint: TcpEndpoint, timeout: float | None = None
+    ) -> socket.socket:
         """Count a new connection."""
         conn = super().create(endpoint, timeout)
         with self._lock:
             self.events['created'] += 1
         return conn
 
-    def dispose(self, endpoint: TcpEndpoint, conn: socket.socket, timeout: float | None = None) -> None:
+    def dispose(
+        self,
+        endpoint: TcpEndpoint,
+        conn: socket.socket,
+        timeout: float | None = None,
+    ) -> None:
         """Count a closed connection."""
         with self._lock:
             self.events['disposed'] += 1
@@ -49,9 +59,13 @@ class ObservedConnectionManager(TcpSocketConnectionManager):
         """Stop the clock."""
         with self._lock:
             self.events['released'] += 1
-            self.seconds_in_use += time.monotonic() - self._acquired_at.pop(conn)
+            self.seconds_in_use += time.monotonic() - self._acquired_at.pop(
+                conn
+            )
 
-    def on_connection_dead(self, endpoint: TcpEndpoint, conn: socket.socket) -> None:
+    def on_connection_dead(
+        self, endpoint: TcpEndpoint, conn: socket.socket
+    ) -> None:
         """Count a connection that was lost while idle."""
         with self._lock:
             self.events['found dead'] += 1
@@ -68,8 +82,13 @@ class EchoHandler(socketserver.BaseRequestHandler):
 
 def main() -> None:
     manager = ObservedConnectionManager()
-    pool = ConnectionPool[TcpEndpoint, socket.socket](manager, acquire_timeout=5.0)
-    with socketserver.ThreadingTCPServer(('127.0.0.1', 0), EchoHandler) as server, closing(pool):
+    pool = ConnectionPool(manager, acquire_timeout=5.0)
+    with (
+        socketserver.ThreadingTCPServer(
+            ('127.0.0.1', 0), EchoHandler
+        ) as server,
+        closing(pool),
+    ):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         endpoint = (IPv4Address('127.0.0.1'), server.server_address[1])
 

@@ -1,7 +1,9 @@
-"""Threads that share a few PostgreSQL connections, with psycopg 3 and changing credentials.
+"""Threads that share a few PostgreSQL connections, with psycopg 3 and changing
+credentials.
 
 Needs a server: pip install "gcpool[psycopg]", then
-GCPOOL_EXAMPLE_DSN=postgresql://user:password@localhost/database python examples/psycopg_pool.py
+export GCPOOL_EXAMPLE_DSN=postgresql://user:password@localhost/database
+python examples/psycopg_pool.py
 """
 
 import os
@@ -16,7 +18,9 @@ from gcpool.threading import ConnectionPool
 
 
 def current_conninfo(endpoint: str) -> str:
-    """Called at each connect. A program whose password or token changes would read it here."""
+    """Called at each connect. A program whose password or token changes
+    would read it here.
+    """
     return {'primary': os.environ['GCPOOL_EXAMPLE_DSN']}[endpoint]
 
 
@@ -28,7 +32,9 @@ def configure(conn: Connection[TupleRow]) -> None:
 
 def main() -> None:
     manager = ConnectionManager(current_conninfo, configure=configure)
-    pool = ConnectionPool[str, Connection[TupleRow]](manager, max_size=3, acquire_timeout=10.0, check_interval=1.0)
+    pool = ConnectionPool(
+        manager, max_size=3, acquire_timeout=10.0, check_interval=1.0
+    )
     with closing(pool):
         # conn.transaction() is psycopg's: it commits at the end, or rolls back.
         with pool.connection('primary') as conn, conn.transaction():
@@ -37,21 +43,27 @@ def main() -> None:
 
         def insert(number: int) -> None:
             with pool.connection('primary') as conn, conn.transaction():
-                conn.execute('INSERT INTO gcpool_psycopg_example VALUES (%s)', (number,))
+                conn.execute(
+                    'INSERT INTO gcpool_psycopg_example VALUES (%s)', (number,)
+                )
 
         with ThreadPoolExecutor(max_workers=12) as executor:
-            for future in [executor.submit(insert, number) for number in range(100)]:
+            for future in [
+                executor.submit(insert, number) for number in range(100)
+            ]:
                 future.result()
 
-        # What a block that raises has not committed is rolled back when the connection is returned.
-        # Settings are reset then, too.
+        # What a block that raises has not committed is rolled back when the
+        # connection is returned. Settings are reset then, too.
         with suppress(LookupError), pool.connection('primary') as conn:
             conn.read_only = False
             conn.execute('DELETE FROM gcpool_psycopg_example')
             raise LookupError
 
         with pool.connection('primary') as conn, conn.transaction():
-            row = conn.execute('SELECT count(*), sum(number) FROM gcpool_psycopg_example').fetchone()
+            row = conn.execute(
+                'SELECT count(*), sum(number) FROM gcpool_psycopg_example'
+            ).fetchone()
             print('rows and sum:', row)
             conn.execute('DROP TABLE gcpool_psycopg_example')
 

@@ -1,7 +1,8 @@
 """Threads that share a few MySQL or MariaDB connections, with PyMySQL.
 
 Needs a server: pip install "gcpool[pymysql]", then
-GCPOOL_EXAMPLE_MYSQL=mysql://user:password@localhost:3306/database python examples/pymysql_pool.py
+export GCPOOL_EXAMPLE_MYSQL=mysql://user:password@localhost:3306/database
+python examples/pymysql_pool.py
 """
 
 import os
@@ -9,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from urllib.parse import urlsplit
 
-from gcpool.contrib.pymysql import Connection, DbConnectionManager, DbEndpoint
+from gcpool.contrib.pymysql import DbConnectionManager
 from gcpool.threading import ConnectionPool
 
 
@@ -24,9 +25,12 @@ def main() -> None:
         # Do not wait for ever for a server that does not answer.
         'read_timeout': 30,
     }
-    # One pool can serve several databases: the program chooses the names of the endpoints.
-    pool = ConnectionPool[DbEndpoint, Connection](
-        DbConnectionManager({'primary': primary}), max_size=3, acquire_timeout=10.0
+    # One pool can serve several databases: the program chooses the names of the
+    # endpoints.
+    pool = ConnectionPool(
+        DbConnectionManager({'primary': primary}),
+        max_size=3,
+        acquire_timeout=10.0,
     )
     with closing(pool):
         with pool.connection('primary') as conn, conn.cursor() as cursor:
@@ -34,20 +38,32 @@ def main() -> None:
 
         def insert(number: int) -> None:
             with pool.connection('primary') as conn, conn.cursor() as cursor:
-                cursor.execute('INSERT INTO gcpool_example VALUES (%s)', (number,))
+                cursor.execute(
+                    'INSERT INTO gcpool_example VALUES (%s)', (number,)
+                )
                 conn.commit()
 
         with ThreadPoolExecutor(max_workers=12) as executor:
-            for future in [executor.submit(insert, number) for number in range(100)]:
+            for future in [
+                executor.submit(insert, number) for number in range(100)
+            ]:
                 future.result()
 
-        # What a block that raises has not committed is rolled back when the connection is returned.
-        with suppress(LookupError), pool.connection('primary') as conn, conn.cursor() as cursor:
+        # What a block that raises has not committed is rolled back when the
+        # connection is returned.
+        with (
+            suppress(LookupError),
+            pool.connection('primary') as conn,
+            conn.cursor() as cursor,
+        ):
             cursor.execute('DELETE FROM gcpool_example')
             raise LookupError
 
         with pool.connection('primary') as conn, conn.cursor() as cursor:
-            cursor.execute('SELECT count(*), CAST(sum(number) AS SIGNED) FROM gcpool_example')
+            cursor.execute(
+                'SELECT count(*), CAST(sum(number) AS SIGNED)'
+                ' FROM gcpool_example'
+            )
             print('rows and sum:', cursor.fetchone())
             cursor.execute('DROP TABLE gcpool_example')
 

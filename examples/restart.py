@@ -1,4 +1,5 @@
-"""A service that rides out a restart of its server: its requests take longer meanwhile, and none fails to connect.
+"""A service that rides out a restart of its server: its requests take longer
+meanwhile, and none fails to connect.
 
 Starts and restarts its own server: python examples/restart.py
 """
@@ -8,13 +9,19 @@ import contextlib
 import logging
 
 from gcpool.asyncio import ConnectionPool
-from gcpool.contrib.socket_async import Stream, TcpStreamConnectionManager, TcpStreamEndpoint
+from gcpool.contrib.socket_async import (
+    Stream,
+    TcpStreamConnectionManager,
+    TcpStreamEndpoint,
+)
 from gcpool.exceptions import PoolTimeout
 
 DOWN = 0.5  # seconds that the restart takes
 
 
-async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def echo(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
     """Be the server's side of a connection."""
     with contextlib.suppress(ConnectionError):
         while data := await reader.read(1024):
@@ -33,10 +40,14 @@ class Server:
 
     async def start(self) -> None:
         """Listen, the second time on the same port."""
-        self._server = await asyncio.start_server(self._serve, '127.0.0.1', self.port)
+        self._server = await asyncio.start_server(
+            self._serve, '127.0.0.1', self.port
+        )
         self.port = self._server.sockets[0].getsockname()[1]
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         self._clients.add(writer)
         await echo(reader, writer)
         self._clients.discard(writer)
@@ -51,22 +62,31 @@ class Server:
 
 
 async def alarm(
-    pool: ConnectionPool[TcpStreamEndpoint, Stream], endpoint: TcpStreamEndpoint, error: BaseException
+    pool: ConnectionPool[TcpStreamEndpoint, Stream],
+    endpoint: TcpStreamEndpoint,
+    error: BaseException,
 ) -> None:
-    """Tell somebody that the server has been away for too long. A coroutine function, so it may use the network."""
-    print(f'alarm: {endpoint[0]} is away, {type(error).__name__}; waiting: {pool.get_stats()["waiting"]}')
+    """Tell somebody that the server has been away for too long. A coroutine
+    function, so it may use the network.
+    """
+    print(
+        f'alarm: {endpoint[0]} is away, {type(error).__name__};'
+        f' waiting: {pool.get_stats()["waiting"]}'
+    )
 
 
 async def main() -> None:
-    # The pool logs a warning when an outage begins, and how long it was when it is over.
+    # The pool logs a warning when an outage begins, and how long it was when it
+    # is over.
     logging.basicConfig(level=logging.ERROR)
     server = Server()
     await server.start()
     endpoint: TcpStreamEndpoint = ('127.0.0.1', server.port)
-    pool = ConnectionPool[TcpStreamEndpoint, Stream](
+    pool = ConnectionPool(
         TcpStreamConnectionManager(),
         max_size=4,
-        # How long a request waits for the server's return. reconnect_timeout is when the alarm goes off.
+        # How long a request waits for the server's return. reconnect_timeout is
+        # when the alarm goes off.
         acquire_timeout=10.0,
         reconnect_timeout=DOWN / 2,
         reconnect_failed=alarm,

@@ -1,6 +1,8 @@
-"""Threads and tasks that share a few connections to an SQLite database through SQLAlchemy.
+"""Threads and tasks that share a few connections to an SQLite database through
+SQLAlchemy.
 
-Needs no server: pip install "gcpool[sqlalchemy]" aiosqlite, then python examples/sqlalchemy_pool.py
+Needs no server: pip install "gcpool[sqlalchemy]" aiosqlite, then
+python examples/sqlalchemy_pool.py
 """
 
 import asyncio
@@ -33,16 +35,24 @@ class Account(Base):
 
 
 def pay(name: str, amount: int) -> sa.Update:
-    return sa.update(Account).where(Account.name == name).values(balance=Account.balance + amount)
+    return (
+        sa.update(Account)
+        .where(Account.name == name)
+        .values(balance=Account.balance + amount)
+    )
 
 
 def in_threads(path: Path) -> None:
     # The argument poolclass is all that changes.
-    engine = sa.create_engine(f'sqlite:///{path}', poolclass=QueuePool, connect_args=PATIENCE, **SIZE)
+    engine = sa.create_engine(
+        f'sqlite:///{path}', poolclass=QueuePool, connect_args=PATIENCE, **SIZE
+    )
     Base.metadata.create_all(engine)
     make_session = orm.sessionmaker(engine)
     with make_session.begin() as session:
-        session.add_all([Account(name='ann', balance=1000), Account(name='bob', balance=0)])
+        session.add_all(
+            [Account(name='ann', balance=1000), Account(name='bob', balance=0)]
+        )
 
     def transfer(amount: int) -> None:
         with make_session.begin() as session:
@@ -53,7 +63,9 @@ def in_threads(path: Path) -> None:
         for future in [executor.submit(transfer, 1) for _ in range(200)]:
             future.result()
     with make_session() as session:
-        for account in session.scalars(sa.select(Account).order_by(Account.name)):
+        for account in session.scalars(
+            sa.select(Account).order_by(Account.name)
+        ):
             print(f'{account.name}: {account.balance}')
     print('in use at the end:', engine.pool.status().rpartition(' ')[2])
     engine.dispose()
@@ -61,7 +73,9 @@ def in_threads(path: Path) -> None:
 
 async def in_tasks(path: Path) -> None:
     url = f'sqlite+aiosqlite:///{path}'
-    engine = create_async_engine(url, poolclass=AsyncQueuePool, connect_args=PATIENCE, **SIZE)
+    engine = create_async_engine(
+        url, poolclass=AsyncQueuePool, connect_args=PATIENCE, **SIZE
+    )
     make_session = async_sessionmaker(engine)
 
     async def give_back(amount: int) -> None:
@@ -71,7 +85,12 @@ async def in_tasks(path: Path) -> None:
 
     await asyncio.gather(*[give_back(1) for _ in range(100)])
     async with make_session() as session:
-        print('ann has again:', await session.scalar(sa.select(Account.balance).where(Account.name == 'ann')))
+        print(
+            'ann has again:',
+            await session.scalar(
+                sa.select(Account.balance).where(Account.name == 'ann')
+            ),
+        )
     await engine.dispose()
 
 

@@ -1,6 +1,8 @@
-"""TLS connections from a pool, and what happens when the server closes one while it is idle.
+"""TLS connections from a pool, and what happens when the server closes one
+while it is idle.
 
-Starts its own TLS server, with a certificate from trustme: pip install trustme, then
+Starts its own TLS server, with a certificate from trustme:
+pip install trustme, then
 python examples/ssl_pool.py
 """
 
@@ -12,7 +14,7 @@ from contextlib import closing
 
 import trustme
 
-from gcpool.contrib.socket import SslEndpoint, SslSocketConnectionManager
+from gcpool.contrib.socket import SslSocketConnectionManager
 from gcpool.threading import ConnectionPool
 
 
@@ -40,11 +42,12 @@ def main() -> None:
     authority = trustme.CA()
     server_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert('localhost').configure_cert(server_tls)
-    # A real program would call ssl.create_default_context() and trust the system's authorities.
+    # A real program would call ssl.create_default_context() and trust the
+    # system's authorities.
     client_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority.configure_trust(client_tls)
 
-    pool = ConnectionPool[SslEndpoint, ssl.SSLSocket](SslSocketConnectionManager(client_tls), max_size=4)
+    pool = ConnectionPool(SslSocketConnectionManager(client_tls), max_size=4)
     with TlsServer(server_tls) as server, closing(pool):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         # The certificate is checked for this name.

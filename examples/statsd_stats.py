@@ -1,4 +1,5 @@
-"""Figures for StatsD: a thread sends what pop_stats() returns, each period's counts once.
+"""Figures for StatsD: a thread sends what pop_stats() returns, each period's
+counts once.
 
 Starts its own receiver: python examples/statsd_stats.py
 """
@@ -7,7 +8,7 @@ import socket
 import threading
 from typing import Any
 
-from gcpool.contrib.sqlite3 import PooledConnection, SqliteConnectionManager, SqliteEndpoint
+from gcpool.contrib.sqlite3 import SqliteConnectionManager
 from gcpool.threading import ConnectionPool
 
 GAUGES = 'idle', 'in_use', 'waiting', 'total_max_size'
@@ -20,13 +21,19 @@ def packet(pool: Any) -> bytes:
     stats = pool.pop_stats()
     prefix = f'gcpool.{pool.name}'
     lines = [f'{prefix}.{name}:{stats[name]}|g' for name in GAUGES]
-    lines += [f'{prefix}.{name}:{stats[name]}|c' for name in COUNTERS if stats[name]]
+    lines += [
+        f'{prefix}.{name}:{stats[name]}|c' for name in COUNTERS if stats[name]
+    ]
     # From the pool's histogram. As gauges: timers would be averaged again.
-    lines += [f'{prefix}.{name}_ms:{stats[name] * 1000:.3f}|g' for name in PERCENTILES]
+    lines += [
+        f'{prefix}.{name}_ms:{stats[name] * 1000:.3f}|g' for name in PERCENTILES
+    ]
     return '\n'.join(lines).encode()
 
 
-def send_each(period: float, address: tuple[str, int], pool: Any, ended: threading.Event) -> None:
+def send_each(
+    period: float, address: tuple[str, int], pool: Any, ended: threading.Event
+) -> None:
     """Send until the event is set, and then once more."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         while not ended.wait(period):
@@ -35,12 +42,14 @@ def send_each(period: float, address: tuple[str, int], pool: Any, ended: threadi
 
 
 def main() -> None:
-    pool = ConnectionPool[SqliteEndpoint, PooledConnection](SqliteConnectionManager(), name='orders', max_size=4)
+    pool = ConnectionPool(SqliteConnectionManager(), name='orders', max_size=4)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver, pool:
         receiver.bind(('127.0.0.1', 0))
         receiver.settimeout(10.0)
         ended = threading.Event()
-        sender = threading.Thread(target=send_each, args=(10.0, receiver.getsockname(), pool, ended))
+        sender = threading.Thread(
+            target=send_each, args=(10.0, receiver.getsockname(), pool, ended)
+        )
         sender.start()
         for _ in range(3):
             with pool.connection(':memory:') as conn:

@@ -3,14 +3,13 @@
 Starts its own echo server: python examples/tcp_pool.py
 """
 
-import socket
 import socketserver
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from ipaddress import IPv4Address
 
-from gcpool.contrib.socket import TcpEndpoint, TcpSocketConnectionManager
+from gcpool.contrib.socket import TcpSocketConnectionManager
 from gcpool.threading import ConnectionPool
 
 
@@ -24,7 +23,7 @@ class EchoHandler(socketserver.BaseRequestHandler):
 
 
 def main() -> None:
-    pool = ConnectionPool[TcpEndpoint, socket.socket](
+    pool = ConnectionPool(
         TcpSocketConnectionManager(),
         idle_timeout=30.0,
         max_lifetime=600.0,
@@ -32,7 +31,12 @@ def main() -> None:
         max_size=2,
         background_collector=True,
     )
-    with socketserver.ThreadingTCPServer(('127.0.0.1', 0), EchoHandler) as server, closing(pool):
+    with (
+        socketserver.ThreadingTCPServer(
+            ('127.0.0.1', 0), EchoHandler
+        ) as server,
+        closing(pool),
+    ):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         endpoint = (IPv4Address('127.0.0.1'), server.server_address[1])
 
@@ -46,7 +50,10 @@ def main() -> None:
         server.shutdown()
 
     stats = pool.get_stats()
-    print('right answers:', sum(answer == number for number, answer in enumerate(answers)))
+    print(
+        'right answers:',
+        sum(answer == number for number, answer in enumerate(answers)),
+    )
     print('acquired:', stats['acquires'])
     print('connections created, at most 2:', stats['created'])
 

@@ -3,14 +3,13 @@
 Starts its own server: python examples/unix_pool.py
 """
 
-import socket
 import socketserver
 import tempfile
 import threading
 from contextlib import closing
 from pathlib import Path
 
-from gcpool.contrib.unix import UnixSocketConnectionManager, UnixSocketEndpoint
+from gcpool.contrib.unix import UnixSocketConnectionManager
 from gcpool.threading import ConnectionPool
 
 
@@ -24,10 +23,15 @@ class UpperHandler(socketserver.StreamRequestHandler):
 
 
 def main() -> None:
-    pool = ConnectionPool[UnixSocketEndpoint, socket.socket](UnixSocketConnectionManager(), max_size=4)
+    pool = ConnectionPool(UnixSocketConnectionManager(), max_size=4)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / 'upper.sock'
-        with socketserver.ThreadingUnixStreamServer(str(path), UpperHandler) as server, closing(pool):
+        with (
+            socketserver.ThreadingUnixStreamServer(
+                str(path), UpperHandler
+            ) as server,
+            closing(pool),
+        ):
             threading.Thread(target=server.serve_forever, daemon=True).start()
             for line in ('the same connection', 'serves one after the other'):
                 with pool.connection(path, timeout=5.0) as sock:

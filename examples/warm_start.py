@@ -1,6 +1,8 @@
-"""A service that connects before its first request, and stays warm: minimum sizes, and connects in the background.
+"""A service that connects before its first request, and stays warm: minimum
+sizes, and connects in the background.
 
-Starts its own server, to which connecting is slow: python examples/warm_start.py
+Starts its own server, to which connecting is slow:
+python examples/warm_start.py
 """
 
 import socket
@@ -21,7 +23,9 @@ LOGIN = 0.1  # seconds
 class SlowLogin(TcpSocketConnectionManager):
     """Connects, and takes its time for it, as a login over TLS would."""
 
-    def create(self, endpoint: TcpEndpoint, timeout: float | None = None) -> socket.socket:
+    def create(
+        self, endpoint: TcpEndpoint, timeout: float | None = None
+    ) -> socket.socket:
         """Connect."""
         time.sleep(LOGIN)
         return super().create(endpoint, timeout)
@@ -37,15 +41,25 @@ class Echo(socketserver.BaseRequestHandler):
 
 
 def main() -> None:
-    pool = ConnectionPool[TcpEndpoint, socket.socket](
-        SlowLogin(), max_size=20, acquire_timeout=10.0, create_in_background=True
+    pool = ConnectionPool(
+        SlowLogin(),
+        max_size=20,
+        acquire_timeout=10.0,
+        create_in_background=True,
     )
-    with socketserver.ThreadingTCPServer(('127.0.0.1', 0), Echo) as server, closing(pool):
+    with (
+        socketserver.ThreadingTCPServer(('127.0.0.1', 0), Echo) as server,
+        closing(pool),
+    ):
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        main_server: TcpEndpoint = (IPv4Address('127.0.0.1'), server.server_address[1])
+        main_server: TcpEndpoint = (
+            IPv4Address('127.0.0.1'),
+            server.server_address[1],
+        )
 
-        # At the start: connect, and begin to serve when the connections are there. The cause of the error is why not.
+        # At the start: connect, and begin to serve when the connections are
+        # there. The cause of the error is why not.
         pool.warm_up(main_server, 4)
         try:
             pool.wait(timeout=10.0)
@@ -59,11 +73,15 @@ def main() -> None:
                 sock.sendall(message)
                 return sock.recv(len(message), socket.MSG_WAITALL) == message
 
-        # A spike: it is served by what is there. Few connections are opened, and nobody waits for one of them.
+        # A spike: it is served by what is there. Few connections are opened,
+        # and nobody waits for one of them.
         with ThreadPoolExecutor(max_workers=20) as executor:
             answers = list(executor.map(request, range(200)))
         print('right answers:', sum(answers))
-        print('connections created, 4 to 20:', 4 <= pool.get_stats()['created'] <= 20)
+        print(
+            'connections created, 4 to 20:',
+            4 <= pool.get_stats()['created'] <= 20,
+        )
 
         # A lost connection is replaced, although nobody asks for one.
         with pool.connection(main_server) as sock:

@@ -6,6 +6,8 @@ Environment:
     A skipped test makes the run fail, at its end, by name.
 ``GCPOOL_ALLOW_SKIPS=REGULAR_EXPRESSIONS``
     Not if one of these, one a line, is found in the reason of the skip: what this system or environment cannot have.
+``GCPOOL_NOTE_SKIPS=FILE``
+    What was skipped is added to this file, and ``python -m tests.skips FILE`` tells it: ``make test`` does at its end.
 ``GCPOOL_QUICK=1``
     Fewer examples, shorter stress: for further Python versions and for the traced build.
 ``GCPOOL_EXPECT_BUILD=DIRECTORY``
@@ -33,9 +35,12 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
+from tests import skips
+
 QUICK = os.environ.get('GCPOOL_QUICK', '0') == '1'
 FORBID_SKIPS = os.environ.get('GCPOOL_FORBID_SKIPS', '0') == '1'
 ALLOW_SKIPS = [line.strip() for line in os.environ.get('GCPOOL_ALLOW_SKIPS', '').splitlines() if line.strip()]
+NOTE_SKIPS = os.environ.get('GCPOOL_NOTE_SKIPS')
 FREE_THREADED = bool(sysconfig.get_config_var('Py_GIL_DISABLED'))
 
 # What the tests import if it is there. On free-threaded builds they go without those of them that switch the GIL on.
@@ -215,6 +220,9 @@ def faults() -> list[str]:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    # The workers of xdist, too: the main process is not told of modules that were skipped whole.
+    if NOTE_SKIPS and skipped:
+        skips.note(Path(NOTE_SKIPS), skipped)
     if faults() and session.exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -224,6 +232,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section('not allowed')
         for fault in faults():
             terminalreporter.line(fault, red=True)
+
+
+@pytest.hookimpl(specname='pytest_terminal_summary', wrapper=True, tryfirst=True)
+def pytest_terminal_summary_at_its_end(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    """Behind the list of them that -ra makes, in which the same reason may stand hundreds of times."""
+    yield
+    if skips.command_here(skipped.values()) is not None:
+        terminalreporter.section('skipped')
+        for line in skips.told(skipped):
+            terminalreporter.line(line)
 
 
 def pool_threads() -> set[threading.Thread]:

@@ -1,4 +1,4 @@
-"""The code blocks of README.md and of the pages below docs/, as CommonMark sees them.
+"""The code blocks of README.md, CONTRIBUTING.md and of the pages below docs/, as CommonMark sees them.
 
 What is done with a block depends on its language (see ``tests/test_docs.py``) and on a comment in the line before it:
 
@@ -49,7 +49,8 @@ class UnclearBlock(Exception):
 
 def pages() -> list[Path]:
     """The pages whose code is looked at."""
-    return [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
+    others = ('README.md', 'CONTRIBUTING.md', 'SECURITY.md', 'CODE_OF_CONDUCT.md')
+    return [*(ROOT / name for name in others), *sorted((ROOT / 'docs').rglob('*.md'))]
 
 
 def page_name(page: Path) -> str:

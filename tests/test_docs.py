@@ -1,7 +1,8 @@
-"""What README.md and the pages below docs/ show is run.
+"""What README.md, CONTRIBUTING.md and the pages below docs/ show is run.
 
-- ``python``: the blocks of a page run in order, in one namespace, in a process of their own, with warnings as errors.
-  What they write to standard error fails the test.
+- ``python``: the blocks of a page run in order, in one namespace, in a process of their own, with warnings as errors,
+  and then once more, in a new namespace. What they write to standard error fails the test. A line has 80 columns at
+  most.
 - ``sh``, or no language: every command is one that pip or the Makefile knows.
 - ``text``: diagrams and messages, nothing to run; what the Python block before it prints, if it says so.
 - any other language, and a block that must not be run, gives the reason (see ``tests/pages.py``).
@@ -64,7 +65,10 @@ OPTIONAL = {
     'sqlalchemy': 'SQLAlchemy',
 }
 
-DIRECTIVES = {'{eval-rst}', '{figure}', '{include}', '{literalinclude}', '{toctree}'}
+# Wider code is cut off on a page.
+SAMPLE_COLUMNS = 80
+
+DIRECTIVES = {'{eval-rst}', '{figure}', '{glossary}', '{include}', '{literalinclude}', '{toctree}'}
 SHELL = {'', 'sh'}
 GCPOOL_COMMANDS = {'demo', 'holders', 'plot', 'top'}
 
@@ -250,7 +254,8 @@ def test_python_blocks(page: str, request: pytest.FixtureRequest, tmp_path: Path
 
     result = subprocess.run(
         [sys.executable, '-W', 'error', str(ROOT / 'tests' / 'page_program.py')],
-        input=json.dumps({'page': str(ROOT / page), 'blocks': blocks}),
+        # A reader runs a page again, in the directory where the first run has left its files.
+        input=json.dumps({'page': str(ROOT / page), 'blocks': blocks, 'times': 2}),
         capture_output=True,
         text=True,
         timeout=90,
@@ -261,6 +266,45 @@ def test_python_blocks(page: str, request: pytest.FixtureRequest, tmp_path: Path
     )
 
     assert (result.returncode, result.stderr) == (0, ''), result.stderr
+
+
+@pytest.mark.parametrize('page', BLOCKS)
+def test_samples_are_not_wide(page: str) -> None:
+    wide = [
+        f'{page}, line {block.line + number}: {line}'
+        for block in BLOCKS[page]
+        if block.language in {'python', 'console'} | SHELL
+        for number, line in enumerate(block.code.splitlines(), 1)
+        if len(line) > SAMPLE_COLUMNS
+    ]
+    assert not wide
+
+
+def test_examples_are_not_wide() -> None:
+    wide = [
+        f'{path.name}: {line}'
+        for path in (ROOT / 'examples').glob('*.py')
+        for line in path.read_text(encoding='utf-8').splitlines()
+        if len(line) > SAMPLE_COLUMNS
+    ]
+    assert not wide
+
+
+@pytest.mark.parametrize('page', BLOCKS)
+def test_samples_name_no_type_of_a_pool(page: str) -> None:
+    for block in BLOCKS[page]:
+        assert block.language != 'python' or not re.search(r'ConnectionPool\[[^\n]*\]\(', block.code), (
+            f'{page}, line {block.line}: mypy and pyright infer the types from the manager'
+        )
+
+
+DATABASES = ('asyncmy', 'asyncpg', 'psycopg', 'psycopg2', 'pymysql', 'redis', 'sqlite')
+
+
+@pytest.mark.parametrize('driver', DATABASES)
+def test_a_database_page_begins_with_what_becomes_of_transactions(driver: str) -> None:
+    text = (ROOT / 'docs' / 'drivers' / f'{driver}.md').read_text(encoding='utf-8')
+    assert re.match(r'# .*\n\n```\{warning\}\n\*\*The pool never commits\.\*\*', text)
 
 
 @pytest.mark.parametrize('page', PYTHON_PAGES)
@@ -350,13 +394,13 @@ def test_commands_in_sentences(page: str) -> None:
 @pytest.mark.parametrize('block', blocks_in({'{eval-rst}'}))
 def test_rst_only_takes_docstrings(block: Block) -> None:
     for line in block.code.splitlines():
-        assert re.match(r'\s*(\.\. auto\w+:: \S|:[\w-]+:|$)', line), f'this may hold code that is not run: {line}'
+        assert re.match(r'\s*(\.\. auto\w+::|:[\w-]+:|[\w.~]+$|$)', line), f'this may hold code that is not run: {line}'
 
 
 @pytest.mark.parametrize('page', BLOCKS)
 def test_every_language_is_dealt_with(page: str) -> None:
     for block in BLOCKS[page]:
-        known = {'python', 'text'} | SHELL | (DIRECTIVES if page != 'README.md' else set())
+        known = {'console', 'python', 'text'} | SHELL | (DIRECTIVES if page.startswith('docs/') else set())
         assert block.language in known or block.reason, (
             f'{page}, line {block.line}: nothing is done with {block.language}; mend it, or say why it is not run'
         )
@@ -369,8 +413,8 @@ def test_every_page_is_looked_at() -> None:
     assert not UNCLEAR
     assert {'README.md', 'docs/index.md', 'docs/quickstart.md', 'docs/managers.md'} <= set(BLOCKS)
     assert {'README.md', 'docs/quickstart.md', 'docs/managers.md', 'docs/parameters.md'} <= set(PYTHON_PAGES)
-    others = {path.suffix for path in (ROOT / 'docs').rglob('*') if path.is_file()} - {'.md', '.svg', '.pyc'}
-    assert others <= {'.py'}, 'pages in another format are not looked at'
+    others = {path.suffix for path in (ROOT / 'docs').rglob('*') if path.is_file()}
+    assert others <= {'.md', '.svg', '.css', '.toml', '.py', '.pyc'}, 'pages in another format are not looked at'
 
 
 def test_every_example_is_shown() -> None:
@@ -407,6 +451,19 @@ def test_the_defaults_are_shown(pool: type) -> None:
     ]
     shown = {keyword.arg: ast.literal_eval(keyword.value) for call in calls for keyword in call.keywords}
     assert shown == defaults
+
+
+@pytest.mark.parametrize('runtime', ['asyncio', 'threads'])
+def test_editors_show_what_help_shows(runtime: str) -> None:
+    pool = gcpool.asyncio.ConnectionPool if runtime == 'asyncio' else gcpool.threading.ConnectionPool
+    source = (ROOT / 'src' / 'gcpool' / f'_runtime_{runtime}.py').read_text(encoding='utf-8')
+    declared = {
+        node.name: ast.get_docstring(node) or ''
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    }
+    for name in ('acquire', 'release', 'connection', 'try_acquire', 'discard', 'detach'):
+        assert declared[name].split() == (inspect.getdoc(getattr(pool, name)) or '').split() != [], name
 
 
 def test_wheels_are_built_for_the_pythons_that_are_named() -> None:

@@ -191,11 +191,16 @@ def test_example(name: str, request: pytest.FixtureRequest) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def shown_on(page: str, name: str) -> dict[str, Any]:
-    """What the blocks of a page define, up to the one that defines ``name``; of that one only the definitions."""
+def shown_on(page: str, name: str, alone: bool = False) -> dict[str, Any]:
+    """What the blocks of a page define, up to the one that defines ``name``; of that one only the definitions.
+
+    :param page: where
+    :param name: a class
+    :param alone: whether the block needs none of those before it
+    """
     namespace: dict[str, Any] = {}
     for block in blocks_of((ROOT / page).read_text(encoding='utf-8')):
-        if block.language == 'python' and (name in block.code or page != 'README.md'):
+        if block.language == 'python' and (name in block.code or not alone):
             exec(block.code.partition('\n\n\npool = ')[0], namespace)
         if name in namespace:
             return namespace
@@ -203,7 +208,7 @@ def shown_on(page: str, name: str) -> dict[str, Any]:
 
 
 def ftp_manager() -> Any:
-    return shown_on('README.md', 'FtpConnectionManager')['FtpConnectionManager']()
+    return shown_on('docs/managers.md', 'FtpConnectionManager', alone=True)['FtpConnectionManager']()
 
 
 def line_manager() -> Any:

@@ -10,8 +10,8 @@ import gcpool.threading
 
 # What a new virtual environment may bring along.
 ALLOWED = {'gcpool', 'pip', 'setuptools', 'wheel'}
-WANTED = {'py.typed', '_core.pyi', '_core.pxd', 'platform.pxd', 'base.pxd', '__init__.py', 'threading.py', 'asyncio.py'}
-UNWANTED_SUFFIXES = {'.c', '.pyx', '.pxi', '.html'}
+WANTED = {'py.typed', '_core.pyi', '__init__.py', 'threading.py', 'asyncio.py'}
+UNWANTED_SUFFIXES = {'.c', '.pyx', '.pxi', '.pxd', '.html'}
 
 
 class SyncManager(gcpool.threading.BaseConnectionManager[str, object]):

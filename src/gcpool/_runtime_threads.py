@@ -44,14 +44,90 @@ class SyncRuntime(
 
     if TYPE_CHECKING:
         # Compiled (SyncPool); here they get the types of the pool's endpoints and connections.
-        def acquire(self, endpoint: EndpointT = ..., timeout: float | None = None) -> ConnectionT: ...
-        def release(self, conn: ConnectionT, endpoint: EndpointT = ...) -> None: ...
-        def try_acquire(self, endpoint: EndpointT = ...) -> ConnectionT | None: ...
-        def discard(self, conn: ConnectionT) -> None: ...
-        def detach(self, conn: ConnectionT) -> None: ...
+        def acquire(self, endpoint: EndpointT = ..., timeout: float | None = None) -> ConnectionT:
+            """Take a connection out of the pool, or create one.
+
+            :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if it is not given
+            :param timeout: seconds for the whole call: waiting, checking and connecting. 0 does not wait, not even for
+                a close: it succeeds only if a connection is idle, or can be created at once. None uses the pool's
+                ``acquire_timeout``.
+            :return: a connection for the caller's exclusive use, to be returned with :py:meth:`release`
+            :raises PoolTimeout: (a TimeoutError) when the timeout expires
+            :raises ConnectionPoolClosedError: when the pool is closed, or is closed while this waits
+            :raises TypeError: when the endpoint is not hashable, or ``timeout`` is not a number
+            :raises ValueError: when ``timeout`` is negative or NaN
+            :raises Exception: what the connection manager raises; no connection is lost then
+
+            As in generic-connection-pool. Waiters are served first come, first served.
+            """
+            ...
+
+        def release(self, conn: ConnectionT, endpoint: EndpointT = ...) -> None:
+            """Return a connection to the pool.
+
+            :param conn: what :py:meth:`acquire` returned
+            :param endpoint: the endpoint that the connection was acquired for; if it is given, it is compared
+            :raises ConnectionNotAcquired: when it is not in use, or belongs to another endpoint; nothing is changed
+                then
+            :raises Exception: what the manager's ``on_release`` raises; the connection is returned all the same
+
+            As in generic-connection-pool, without a background collector this also closes connections that are due.
+            """
+            ...
+
+        def try_acquire(self, endpoint: EndpointT = ...) -> ConnectionT | None:
+            """Take an idle connection that is ready for use, or nothing. Neither waits nor connects, checks or closes.
+
+            Waiters come first. A connection whose check is due, or whose lifetime is over, is not taken, nor is any if
+            the manager has an ``on_acquire``, or checks each connection (``check_interval=0``): then this always
+            returns None.
+
+            :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if it is not given
+            :return: a connection, to be returned with :py:meth:`release`, or None
+            :raises ConnectionPoolClosedError: when the pool is closed
+            :raises TypeError: when the endpoint is not hashable
+            """
+            ...
+
+        def discard(self, conn: ConnectionT) -> None:
+            """Close a connection that was acquired, instead of returning it. It is closed when this returns.
+
+            No hook is called. The endpoint's other connections are not suspected. Inside of ``with pool.connection()``,
+            the end of the block does nothing then.
+
+            :param conn: what :py:meth:`acquire` returned
+            :raises ConnectionNotAcquired: when it is not in use; nothing is changed then
+            """
+            ...
+
+        def detach(self, conn: ConnectionT) -> None:
+            """Keep a connection that was acquired: the pool forgets it and never closes it, and its slot is free at
+            once.
+
+            No hook is called. Inside of ``with pool.connection()``, the end of the block does nothing then.
+
+            :param conn: what :py:meth:`acquire` returned
+            :raises ConnectionNotAcquired: when it is not in use, or ``close()`` has closed it; nothing is changed then
+            """
+            ...
+
         def connection(
             self, endpoint: EndpointT = ..., timeout: float | None = None, *, long: bool = False
-        ) -> SyncContext[ConnectionT]: ...
+        ) -> SyncContext[ConnectionT]:
+            """A context manager that acquires a connection and returns it; as a decorator, around each call.
+
+            When the block raises, the manager's ``is_broken`` is asked whether the exception broke the connection. A
+            broken connection is closed. An error of ``is_broken`` is logged, and counts as a yes. Leaving raises what
+            :py:meth:`release` raises: ``ConnectionNotAcquired`` if the block has returned the connection itself, and
+                what ``on_release`` raises.
+
+            :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if it is not given
+            :param timeout: seconds that acquiring may take, as for :py:meth:`acquire`; entering raises what that raises
+            :param long: whether the block may take longer than ``leak_threshold``: then it is no leak
+            :raises TypeError: when ``timeout`` is not a number
+            :raises ValueError: when ``timeout`` is negative or NaN
+            """
+            ...
 
     _own_methods = SyncPool.acquire, SyncPool.release
 
