@@ -44,9 +44,8 @@ class AsyncClientBlock(AsyncBlock):
 
         return with_connection
 
-    async def _enter(self) -> Any:
-        pool = self._pool
-        self.conn = conn = await pool.getconn(timeout=self._timeout)
+    async def _enter(self, pool: Any, timeout: float | None) -> Any:
+        self.conn = conn = await pool.getconn(timeout=timeout)
         # In a pool where close() returns connections, the client may have closed this one in the block.
         self._lease = getattr(conn, '_gcpool_lease', None) if pool.close_returns else None
         if type(conn).__aexit__ is not PLAIN_EXIT:
@@ -58,10 +57,14 @@ class AsyncClientBlock(AsyncBlock):
         return conn
 
     async def _leave(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+        self,
+        pool: Any,
+        conn: Any,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
     ) -> Any:
-        pool, conn, lease = self._pool, self.conn, self._lease
-        kind = type(conn)
+        kind, lease = type(conn), self._lease
         try:
             # Nothing, if neither a commit nor a rollback would do anything, and no tracer is to see one.
             if not (

@@ -46,9 +46,8 @@ class SyncClientBlock(SyncBlock):
 
         return with_connection
 
-    def _enter(self) -> Any:
-        pool = self._pool
-        self.conn = conn = pool.getconn(timeout=self._timeout)
+    def _enter(self, pool: Any, timeout: float | None) -> Any:
+        self.conn = conn = pool.getconn(timeout=timeout)
         # In a pool where close() returns connections, the client may have closed this one in the block.
         self._lease = getattr(conn, '_gcpool_lease', None) if pool.close_returns else None
         if type(conn).__exit__ is not PLAIN_EXIT:
@@ -60,10 +59,14 @@ class SyncClientBlock(SyncBlock):
         return conn
 
     def _leave(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+        self,
+        pool: Any,
+        conn: Any,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
     ) -> Any:
-        pool, conn, lease = self._pool, self.conn, self._lease
-        kind = type(conn)
+        kind, lease = type(conn), self._lease
         try:
             # Nothing, if neither a commit nor a rollback would do anything, and no tracer is to see one.
             if not (
