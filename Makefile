@@ -99,6 +99,7 @@ bench-dropins: $(VENV)/.built $(VENV)/.group-bench
 docs: $(VENV)/.built $(VENV)/.group-docs
 	$(BIN)/python -m sphinx -W --keep-going --quiet -b html docs build/docs
 
+.PHONY: test-docs
 test-docs: docs $(VENV)/.group-docs-browser
 	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/docs_browser.py
 

@@ -166,7 +166,6 @@ def test_piped_output_is_plain_and_of_fixed_width(tmp_path: Path) -> None:
         (['demo', '--connections', '201'], "argument --connections: expected a whole number from 1 to 200, got '201'"),
         (['demo', '--slow'], 'unrecognized arguments: --slow'),
         (['dmeo'], "'dmeo'"),
-        ([], 'COMMAND'),
     ],
 )
 def test_wrong_arguments_are_named(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,14 +1,16 @@
 """What README.md, CONTRIBUTING.md and the pages below docs/ show is run.
 
-- ``python``: the blocks of a page run in order, in one namespace, in a process of their own, with warnings as errors,
-  and then once more, in a new namespace. What they write to standard error fails the test. A line has 80 columns at
-  most.
+- ``python``: the blocks of a page run in order, in one namespace, in a process of their own, with warnings as errors.
+  What they write to standard error fails the test.
 - ``sh``, or no language: every command is one that pip or the Makefile knows.
 - ``text``: diagrams and messages, nothing to run; what the Python block before it prints, if it says so.
 - any other language, and a block that must not be run, gives the reason (see ``tests/pages.py``).
 
 The pages connect to servers of the tests: addresses of ``PLACES`` in the code are replaced by theirs, the variables of
 ``SERVERS`` in the environment lead to them.
+
+A page runs twice, as a reader may run it again, the second time in a new namespace. No line of a sample is wider than
+80 columns.
 """
 
 import ast
@@ -70,7 +72,7 @@ SAMPLE_COLUMNS = 80
 
 DIRECTIVES = {'{eval-rst}', '{figure}', '{glossary}', '{include}', '{literalinclude}', '{toctree}'}
 SHELL = {'', 'sh'}
-GCPOOL_COMMANDS = {'demo', 'holders', 'plot', 'top'}
+GCPOOL_COMMANDS = {'check', 'demo', 'holders', 'plot', 'top'}
 
 # pytest brings it along where Python has none.
 toml = importlib.import_module('tomllib' if sys.version_info >= (3, 11) else 'tomli')
@@ -273,7 +275,7 @@ def test_samples_are_not_wide(page: str) -> None:
     wide = [
         f'{page}, line {block.line + number}: {line}'
         for block in BLOCKS[page]
-        if block.language in {'python', 'console'} | SHELL
+        if block.language in {'python'} | SHELL
         for number, line in enumerate(block.code.splitlines(), 1)
         if len(line) > SAMPLE_COLUMNS
     ]
@@ -400,7 +402,7 @@ def test_rst_only_takes_docstrings(block: Block) -> None:
 @pytest.mark.parametrize('page', BLOCKS)
 def test_every_language_is_dealt_with(page: str) -> None:
     for block in BLOCKS[page]:
-        known = {'console', 'python', 'text'} | SHELL | (DIRECTIVES if page.startswith('docs/') else set())
+        known = {'python', 'text'} | SHELL | (DIRECTIVES if page.startswith('docs/') else set())
         assert block.language in known or block.reason, (
             f'{page}, line {block.line}: nothing is done with {block.language}; mend it, or say why it is not run'
         )

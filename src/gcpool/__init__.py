@@ -3,6 +3,8 @@
 The pools are :py:class:`gcpool.threading.ConnectionPool` and :py:class:`gcpool.asyncio.ConnectionPool`.
 """
 
+import sys
+
 from . import exceptions
 from ._version import __version__
 from .common import BaseConnectionPool
@@ -14,3 +16,13 @@ __all__ = [
     '__version__',
     'exceptions',
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in {'BaseConnectionManager', 'ConnectionPool', 'NullConnectionPool'}:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    message = f'there is one for threads and one for asyncio: expected gcpool.threading.{name} or gcpool.asyncio.{name}'
+    # For `from gcpool import ConnectionPool` Python asks here first, and would put its own words for an AttributeError.
+    if sys._getframe(1).f_globals.get('__name__') == 'importlib._bootstrap':  # noqa: SLF001
+        raise ImportError(message, name=__name__)
+    raise AttributeError(message)

@@ -1,4 +1,4 @@
-"""The command line: ``python -m gcpool demo``, and the commands that watch the pools of a process."""
+"""The command line: ``python -m gcpool demo``, ``check``, and the commands that watch the pools of a process."""
 
 import argparse
 import math
@@ -44,7 +44,7 @@ def _build_parser() -> argparse.ArgumentParser:
         prog='python -m gcpool', description='Connection pools for threads and asyncio, for any kind of connection.'
     )
     parser.add_argument('--version', action='version', version=f'gcpool {__version__}')
-    commands = parser.add_subparsers(title='commands', metavar='COMMAND', dest='command', required=True)
+    commands = parser.add_subparsers(title='commands', metavar='COMMAND', dest='command')
     demo = commands.add_parser(
         'demo',
         help='put pools under load, kill their server half-way, and report',
@@ -73,8 +73,34 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     demo.add_argument('--no-compare', action='store_true', help='skip the comparison with generic-connection-pool')
     demo.add_argument('--quick', action='store_true', help='use defaults that take less than 15 seconds')
+    _add_check(commands)
     _add_watching(commands)
     return parser
+
+
+def _add_check(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> None:
+    check = commands.add_parser(
+        'check',
+        help='try an endpoint, and say what works',
+        description='Tries an endpoint with the connection manager for it, and says what works: whether the host '
+        'resolves, the port connects, the server accepts the user; how long a round trip takes, and how many '
+        'connections the server has room for. Passwords are never printed.',
+        epilog='Exit code: 0 if all of it works, 1 if a step fails, 2 for a URL that cannot be checked or a missing '
+        'driver, 130 if interrupted.',
+    )
+    check.add_argument(
+        'url',
+        metavar='URL',
+        help='postgresql://, mysql://, redis://, rediss://, http://, https://, tcp://host:port, tls://host:port, '
+        'unix:///path or sqlite:///path',
+    )
+    check.add_argument(
+        '--timeout',
+        type=_seconds(0.1, 3600.0),
+        default=5.0,
+        metavar='SECONDS',
+        help='seconds that each step may take (default: 5)',
+    )
 
 
 _WATCHED = (
@@ -143,9 +169,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :return: the exit code
     :raises SystemExit: wrong arguments, or ``--help`` or ``--version``
     """
-    options = _build_parser().parse_args(arguments)
+    parser = _build_parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    run = {'demo': _run_demo, 'check': _run_check}.get(options.command, _run_watching)
     try:
-        return _run_demo(options) if options.command == 'demo' else _run_watching(options)
+        return run(options)
     except KeyboardInterrupt:
         return _complain('Interrupted.', INTERRUPTED)
     except ModuleNotFoundError as error:
@@ -191,6 +222,12 @@ def _run_demo(options: argparse.Namespace) -> int:
         round_seconds=0.01 if quick else 0.04,
     )
     return Demo(settings, Report()).run()
+
+
+def _run_check(options: argparse.Namespace) -> int:
+    from gcpool._check.steps import run_check
+
+    return run_check(options.url, options.timeout, lambda line: print(line, flush=True))  # noqa: T201
 
 
 def _complain(message: str, code: int) -> int:

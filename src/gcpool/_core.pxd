@@ -27,7 +27,7 @@ include "_engine/jobs.pxd"
 include "_engine/checking.pxd"
 include "_engine/statistics.pxd"
 include "_engine/histograms.pxd"
-include "_engine/recording.pxd"
+include "_engine/holder_records.pxd"
 
 cdef class PoolCore
 cdef class EndpointPool(HeapMember)

@@ -179,7 +179,7 @@ include "_engine/overview.pxi"
 # How long connections are in use now.
 include "_engine/holding.pxi"
 # who holds them, and where they were acquired.
-include "_engine/recording.pxi"
+include "_engine/holder_records.pxi"
 # Whether an acquire would be served now.
 include "_engine/readiness.pxi"
 # The parameters of a core, and its end.

@@ -32,7 +32,6 @@ class AsyncCreates(AsyncPool):
         def _spawn_job(self, begin: Any, job: str, ended: Any) -> Any: ...
         def _job_ended(self, task: Any) -> None: ...
         def _own_tasks(self) -> 'set[asyncio.Task[Any]]': ...
-        def _begin_disposals(self, deadline: float | None = None) -> None: ...
         def _tell_end_of_outage(self, entry: Entry) -> None: ...
 
     def _call_workers(self) -> bool:
@@ -89,14 +88,7 @@ class AsyncCreates(AsyncPool):
             self._creates_paused_until = self._core.now() + PAUSE
             raise
         finally:
-            try:
-                growing.put_back()
-            finally:
-                try:
-                    # The pool may have been closed meanwhile: then the connection is doomed.
-                    self._begin_disposals()
-                finally:
-                    self._timer.set(self)
+            growing.put_back()  # _job_ended() closes the connection if the pool was closed meanwhile
 
     async def _create_within(self, growing: Growing) -> None:
         ticket = growing.ticket

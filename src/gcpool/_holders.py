@@ -7,7 +7,8 @@ from os import path
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._core import Entry, Observer, PoolCore, ThreadMark
+from ._circles import Link, Wait, find_circle, holders_waited_for, note
+from ._core import Entry, Observer, PoolCore, ThreadMark, Waiter
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
         def _core(self) -> PoolCore: ...
         @property
         def _observer(self) -> Observer: ...
+        @property
+        def _holding(self) -> 'Holding': ...
         def _tell(
             self,
             kind: str | None,
@@ -36,9 +39,6 @@ __all__ = ['Frame', 'Holder', 'Holding']
 
 #: How many frames a holder has at most.
 MOST_FRAMES = 8
-
-#: How many connections a pool may have for an acquire that begins to wait to look at all of them.
-MOST_LOOKED_AT = 256
 
 _OWN = path.dirname(path.abspath(__file__)) + path.sep
 _NOT_SHOWN = f'{path.sep}contextlib.py'
@@ -102,8 +102,9 @@ class Holding:
 
     def __init__(self, pool: 'Pool', leak_threshold: float | None):
         self.leak_threshold = leak_threshold
-        # Who waits for a connection of its own is told once a pool.
+        # Who waits for a connection of its own is told once a pool, and so are those who wait for each other.
         self._told_of_own_wait = False
+        self._told_of_circle = False
         # The leaks that were told and go on, and when they began.
         self._leaks: dict[tuple[int, int], tuple[_Lease, float]] = {}
         self._fork_epoch = pool._core.fork_epoch
@@ -191,35 +192,51 @@ class Holding:
             if lease.key == (id(entry), lease_no):
                 self._tell(pool, lease, 'was dropped: its block was entered and never left')
 
-    # -- who waits for itself -----------------------------------------------------------------------------------------
+    # -- who waits for itself, or for each other ----------------------------------------------------------------------
 
-    def note_wait(self, pool: 'Pool', endpoint: Any) -> None:
-        """An acquire begins to wait. Tell, once, if its own thread or task holds what it waits for."""
-        core = pool._core
-        if not core.records_holders or self._told_of_own_wait or core.size > MOST_LOOKED_AT:
-            return
-        stats = core.endpoint_stats(endpoint, False)
-        waits_for_slot = stats['size'] < core.max_size
-        if waits_for_slot:
-            stats = core.stats()
-        if stats['in_use'] < (core.total_max_size if waits_for_slot else core.max_size):
-            return  # something else ends the wait: a connect of the pool's, or a close
-        who = core.current_holder()
-        own = [
-            lease for lease in _leases(pool, *([] if waits_for_slot else [endpoint])) if lease.who is who is not None
-        ]
-        if own:
-            self._told_of_own_wait = True
-            pool._tell(
-                None,
-                endpoint,
-                'an acquire of a connection to %s waits for its own %s, which holds one for %.1f s, acquired at %s: if '
-                'all connections are held by those who wait, they wait for each other (this is told once)',
-                f'{"task" if core.holders_are_tasks else "thread"} {_name(who)}',
-                own[0].seconds,
-                _text(_frames(own[0].places)),
-                level='warning',
-            )
+    def note_wait(self, pool: 'Pool', waiter: Waiter) -> Wait | None:
+        """An acquire begins to wait, and is known to do so while it refers to the result.
+
+        Tell, once each, if its own thread or task holds what it waits for, and if those wait who hold it.
+        """
+        wait = note(pool, waiter) if pool._core.records_holders else None
+        if wait is None or (self._told_of_own_wait and self._told_of_circle):
+            return wait
+        if not self._told_of_own_wait and any(who is wait.who for who in holders_waited_for(wait)):
+            self._tell_own_wait(pool, wait)
+        if not self._told_of_circle:
+            circle = find_circle(wait)
+            if len(circle) > 1:
+                for link in circle:
+                    link.wait.pool._holding._told_of_circle = True
+                self._tell_circle(pool, wait, circle)
+        return wait
+
+    def _tell_own_wait(self, pool: 'Pool', wait: Wait) -> None:
+        for lease in _leases(pool):
+            if lease.who is wait.who:
+                self._told_of_own_wait = True
+                pool._tell(
+                    None,
+                    wait.waiter.endpoint,
+                    'an acquire of a connection to %s waits for its own %s, which holds one for %.1f s, acquired at '
+                    '%s: if all connections are held by those who wait, they wait for each other (this is told once)',
+                    _named(wait.who),
+                    lease.seconds,
+                    _text(_frames(lease.places)),
+                    level='warning',
+                )
+                return
+
+    def _tell_circle(self, pool: 'Pool', wait: Wait, circle: Iterable[Link]) -> None:
+        pool._tell(
+            None,
+            wait.waiter.endpoint,
+            'an acquire of a connection to %s closes a circle of acquires that wait for each other, and for nobody '
+            'else: %s (this is told once)',
+            '; '.join(map(_described, circle)),
+            level='warning',
+        )
 
 
 def describe(holders: Iterable[Holder]) -> str:
@@ -248,6 +265,24 @@ def _name(who: Any) -> str | None:
         return None
     name: str = task.get_name() if hasattr(task, 'get_name') else repr(task)
     return name
+
+
+def _named(who: Any) -> str:
+    return f'{"thread" if isinstance(who, ThreadMark) else "task"} {_name(who)}'
+
+
+def _described(link: Link) -> str:
+    """Who waits for whom, and where those have acquired what they hold."""
+    observer = link.wait.pool._observer
+    places = {id(lease.who): lease.places for lease in _leases(link.wait.pool)}
+    holders = []
+    for who in {id(who): who for who in link.held_by}.values():
+        frames = _frames(places.get(id(who), ()))
+        holders.append(f'{_named(who)} (acquired at {frames[0] if frames else "an unknown place"})')
+    return (
+        f'{_named(link.wait.who)} waits for a connection to {observer.text(link.wait.waiter.endpoint)} of '
+        f'{observer.name}, held by {" and ".join(holders)}'
+    )
 
 
 def _has_ended(who: Any) -> bool:

@@ -1,7 +1,8 @@
 """Finds out which of the optional methods a connection manager has, and refuses what cannot be a manager."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 from ._core import UNSET
@@ -112,6 +113,12 @@ def check_manager(manager: object, *, asynchronous: bool) -> None:
     expected = f'expected a gcpool.{runtime}.BaseConnectionManager'
     if isinstance(manager, type):
         raise TypeError(f'connection_manager is the class {manager.__qualname__}: {expected}, an instance')
+    if isinstance(manager, str | bytes | Mapping | Sequence | AbstractSet):
+        # Not quoted, because it may hold a password.
+        raise TypeError(
+            f'connection_manager is a {type(manager).__name__}: {expected}, such as those of gcpool.contrib; where to '
+            'connect is a parameter of the manager, or the endpoint'
+        )
     if isinstance(manager, other) and not isinstance(manager, wanted):
         raise TypeError(f'connection_manager {manager!r} is one for the other runtime: {expected}')
     for name in ('create', 'dispose'):

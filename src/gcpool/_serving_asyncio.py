@@ -42,10 +42,11 @@ class AsyncServing(AsyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
             signal = self._arm(waiter)
             queued = await self._ask(waiter, found_dead, deadline, timeout)
             if queued:
-                self._holding.note_wait(self, endpoint)
+                noted = self._holding.note_wait(self, waiter)
                 if not await self._wait(signal, deadline, core.give_up, waiter):
                     raise self._waited_too_long(endpoint, cast('float', deadline), cast('float', timeout))
                 core.end_wait(waiter, core.now())
+                del noted
             if waiter.turned_away or waiter.refused:
                 raise self._refusal_of(waiter, endpoint)
             self._raise_failure(waiter)

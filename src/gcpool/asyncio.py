@@ -15,6 +15,7 @@ from ._limits import (
     DEFAULT_TOTAL_MAX_SIZE,
     Limits,
 )
+from ._parameter_names import naming_parameters
 from ._parameters import (
     MAX_SIZE,
     check_acquired,
@@ -134,6 +135,7 @@ class ConnectionPool(
     :raises ValueError: when a parameter is out of range, or two contradict each other
     """
 
+    @naming_parameters
     def __init__(
         self,
         connection_manager: BaseConnectionManager[EndpointT, ConnectionT],

@@ -623,7 +623,18 @@ class TestEndpointsThatAreNone:
         error = failure_of(run, socket_manager(name, client_tls), endpoint)
         assert isinstance(error, kind)
         expected = '(ipaddress.IPv4Address or IPv6Address, port), the port an int from 1 to 65535'
-        assert str(error) == f'expected an endpoint {expected}, got {endpoint!r}'
+        assert str(error).startswith(f'expected an endpoint {expected}, ')
+        assert str(error).endswith(f', got {endpoint!r}')
+        if not (isinstance(endpoint, tuple) and len(endpoint) == 2 and isinstance(endpoint[0], str)):
+            assert str(error) == f'expected an endpoint {expected}, got {endpoint!r}'
+
+    @pytest.mark.parametrize('name', of_kind('TCP'))
+    def test_addresses_that_are_strings_name_what_makes_one(
+        self, run: Run, client_tls: ssl.SSLContext, name: str
+    ) -> None:
+        manager = socket_manager(name, client_tls)
+        assert "such as (ipaddress.ip_address('::1'), 80)" in str(failure_of(run, manager, ('::1', 80)))
+        assert 'socket.getaddrinfo()' in str(failure_of(run, manager, ('localhost', 80)))
 
     @pytest.mark.parametrize(('endpoint', 'kind'), BAD_HOST_ENDPOINTS, ids=repr)
     @pytest.mark.parametrize('name', of_kind('stream', 'TLS'))

@@ -1503,3 +1503,28 @@ class TestPool:
 
         run(main)
         redis_server.wait_for_clients(0)
+
+
+def test_a_command_of_a_client_names_what_makes_one(redis_server: RedisServer) -> None:
+    manager = RedisConnectionManager({'a': redis_server.url})
+    conn: Any = manager.create('a')
+    try:
+        with pytest.raises(AttributeError, match=r'expected gcpool\.contrib\.redis\.client_of\(conn\)\.get'):
+            conn.get('key')
+        with pytest.raises(AttributeError, match=r"has no attribute 'gett'$"):
+            conn.gett('key')
+    finally:
+        manager.dispose('a', conn)
+
+
+def test_a_command_of_an_asyncio_client_names_what_makes_one(run: Run, redis_server: RedisServer) -> None:
+    async def main() -> None:
+        manager = AsyncRedisConnectionManager({'a': redis_server.url})
+        conn: Any = await manager.create('a')
+        try:
+            with pytest.raises(AttributeError, match=r'gcpool\.contrib\.redis\.async_client_of\(conn\)\.get'):
+                await conn.get('key')
+        finally:
+            await manager.dispose('a', conn)
+
+    run(main)

@@ -119,9 +119,11 @@ class Growth:
             self.remember(endpoint)
         return self.knowns.get(endpoint)
 
-    def remember(self, endpoint: int) -> Known:
+    def remember(self, endpoint: int, now: float = -math.inf) -> Known:
         if endpoint not in self.knowns:
             used = [conn.used_at for conn in self.pool.of(endpoint, 'idle')]
+            if self.pool.of(endpoint, 'checking'):
+                used.append(now)  # when it was in use last was not noted
             self.knowns[endpoint] = Known(used_at=max(used, default=-math.inf))
         return self.knowns[endpoint]
 
@@ -248,7 +250,7 @@ class Growth:
         pool = self.pool
         if not size and endpoint not in pool.endpoints():
             return
-        known = self.remember(endpoint)
+        known = self.remember(endpoint, now)
         known.pinned = size
         known.filled = False
         pool.pass_time(now)

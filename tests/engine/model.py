@@ -1009,9 +1009,7 @@ class Model:
         self.max_workers = max_workers
         if min_size:
             for endpoint in self.endpoints():
-                known = self.growth.remember(endpoint)
-                if known.used_at == -math.inf and self.of(endpoint, 'checking'):
-                    known.used_at = now
+                self.growth.remember(endpoint, now)
             self.growth.of_all = True
         self.growth.min_size = min_size
         orders = []

@@ -417,6 +417,31 @@ def test_while_one_connection_is_in_use_the_others_are_kept() -> None:
     assert pool.expire() == ['a2']
 
 
+def test_an_endpoint_is_live_since_its_last_use_though_another_connection_was_returned_last() -> None:
+    pool = Pool(min_size=2, max_size=2)
+    first = pool.acquire('a')
+    (ticket,) = pool.take_creates()
+    pool.grow(ticket)
+    second = pool.acquire('a')
+    waiting = pool.ask('a')
+    pool.now = 1.0
+    pool.release(first)
+    assert waiting.answer == 'served'
+    pool.now = 5.0
+    pool.release(second)
+    # The first one was used until 1, and is returned now: it is the last of those that are idle.
+    assert pool.core.leave_check_to_pool(waiting.waiter, pool.now)
+    entry = pool.core.take_check()
+    assert entry is not None
+    pool.core.end_check_by_pool(entry, True, pool.now)
+    assert pool.count('idle') == (2,)
+    pool.cancel(waiting)
+    pool.now = 14.0
+    assert pool.expire() == []
+    pool.now = 15.0
+    assert sorted(pool.expire()) == ['a1', 'a2']
+
+
 def test_a_short_lifetime_does_not_keep_an_unused_endpoint() -> None:
     pool = Pool(min_size=2, idle_timeout=10.0, max_lifetime=4.0)
     pool.release(pool.acquire('a'))
@@ -698,3 +723,48 @@ def test_a_minimum_that_is_set_later_is_filled_where_the_only_connection_is_bein
     pool.grow(*pool.take_creates())
     assert not pool.core.end_check_by_pool(entry, True, pool.now)
     assert pool.count('idle') == (2,)
+
+
+def test_a_connection_under_check_when_its_endpoint_is_pinned_counts_as_used_then() -> None:
+    pool = Pool(min_idle=0)
+    pool.fill('a', 1)
+    (held,) = pool.acquire_all('a', 1)
+    entry = held.entry
+    pool.release(held)
+    assert pool.core.begin_check_of_idle(entry)
+    pool.now = 5.0
+    pool.core.pin('a', 1, pool.now)
+    pool.core.check_invariants()
+    pool.now = 6.0
+    assert pool.core.end_check_by_pool(entry, False, pool.now)
+    assert pool.dispose() == ['a1']
+    pool.now = 7.0
+    (ticket,) = pool.take_creates()
+    pool.grow(ticket)
+    # The new one counts as used at 5.
+    pool.core.pin('a', 0, pool.now)
+    pool.now = 14.0
+    assert pool.expire() == []
+    pool.now = 15.0
+    assert pool.expire() == ['a2']
+
+
+def test_a_minimum_that_is_set_later_keeps_the_time_of_the_last_use() -> None:
+    pool = Pool(max_size=2)
+    first, second = pool.acquire_all('a', 2)
+    waiting = pool.ask('a')
+    pool.now = 1.0
+    pool.release(first)
+    pool.now = 5.0
+    pool.release(second)
+    assert pool.core.leave_check_to_pool(waiting.waiter, pool.now)
+    entry = pool.core.take_check()
+    assert entry is not None
+    pool.core.end_check_by_pool(entry, True, pool.now)
+    pool.cancel(waiting)
+    pool.core.resize(pool.now, min_size=2)
+    pool.core.check_invariants()
+    pool.now = 14.0
+    assert pool.expire() == []
+    pool.now = 15.0
+    assert sorted(pool.expire()) == ['a1', 'a2']

@@ -961,8 +961,6 @@ class PoolMachine(RuleBasedStateMachine):
                 min_size = 0
             if self.will_lack(min_size, max_size) > 1:
                 return  # the core decides on their order
-            if min_size and not self.grows and self.model.of(None, 'checking'):
-                return  # when they were used last is noted only where something grows
             self.lives_vary = self.lives_vary or min_size > 0
             self.grows = self.grows or min_size > 0
             self.model.resize(self.now, *limits, max_waiting, max_workers, min_size)

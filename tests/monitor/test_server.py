@@ -389,9 +389,9 @@ class TestPlaces:
             monkeypatch.undo()
 
 
-def run(program: str, **settings: str) -> subprocess.CompletedProcess[str]:
+def run(program: str | Path, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, '-W', 'error', '-c', program],
+        [sys.executable, '-W', 'error', *([program] if isinstance(program, Path) else ['-c', program])],
         env={**program_environment(), **settings},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -495,6 +495,36 @@ pool.close()
         result = run(program)
         assert (result.returncode, result.stderr) == (0, '')
         assert result.stdout == "['inherited']\n"
+
+    @pytest.mark.parametrize('method', ['fork', 'spawn', 'forkserver'])
+    def test_processes_of_multiprocessing_serve_each_its_own_pools(self, method: str, directory: Path) -> None:
+        program = directory / 'program.py'
+        program.write_text(f"""{PRELUDE}
+import multiprocessing
+def work(conn, parent):
+    with build('of the child'):
+        conn.send((names(), names(parent)))
+    conn.recv()
+if __name__ == '__main__':
+    context = multiprocessing.get_context({method!r})
+    with build('of the parent'):
+        here, there = context.Pipe()
+        children = [context.Process(target=work, args=(there, os.getpid())) for _ in range(2)]
+        for child in children:
+            child.start()
+        for _ in children:
+            print(*here.recv())
+        for child in children:
+            here.send(None)
+        for child in children:
+            child.join()
+            print(child.exitcode)
+        print(names())
+""")
+        result = run(program, GCPOOL_MONITOR='1')
+        assert (result.returncode, result.stderr) == (0, '')
+        own = "['of the child', 'of the parent']" if method == 'fork' else "['of the child']"
+        assert result.stdout.splitlines() == [*2 * [f"{own} ['of the parent']"], '0', '0', "['of the parent']"]
 
 
 class TestLoopback:

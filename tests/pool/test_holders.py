@@ -1,22 +1,25 @@
 """Who holds the connections of a pool, where they were acquired, and which of them have leaked."""
 
+import functools
 import gc
 import linecache
 import logging
 import pickle
+import sys
 import tracemalloc
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from types import FunctionType
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 import gcpool._holders as holders_module
+from gcpool._circles import holders_waited_for
 from gcpool.asyncio import ConnectionPool
 from gcpool.common import Frame, Holder, PoolEvent
-from gcpool.exceptions import PoolTimeout
+from gcpool.exceptions import ConnectionPoolClosedError, PoolTimeout
 from tests.asyncio_.runtime import give_way, spawn, until
 from tests.pool.support import Case, CheckingManager, ForgetfulManager, HookedManager, Manager
 from tests.support import Clock, Connection
@@ -130,6 +133,31 @@ async def test_a_connection_that_was_taken_without_waiting() -> None:
         (holder,) = case.pool.holders()
         assert functions(holder)[0] == 'test_a_connection_that_was_taken_without_waiting'
         await case.release(conn)
+
+
+async def test_the_frames_are_those_of_the_interpreter_also_across_calls_of_c() -> None:
+    async with Case(record_holders=True) as case:
+        await case.cycle('a')
+        here: list[tuple[str, int]] = []
+
+        def take_and_look(_: Any) -> Any:
+            frame = sys._getframe().f_back
+            while frame is not None:
+                here.append((frame.f_code.co_name, frame.f_lineno))
+                frame = frame.f_back
+            return case.pool.try_acquire('a')
+
+        def generate() -> Iterator[Any]:
+            here.clear()
+            yield from map(take_and_look, 'x')
+
+        for _ in range(3):
+            conns: list[Any] = functools.reduce(lambda found, new: [*found, *new], [generate()], [])
+            (holder,) = case.pool.holders()
+            places = [(frame.function.rpartition('.')[2], frame.line) for frame in holder.frames]
+            assert [name for name, _ in places[:3]] == ['take_and_look', 'generate', '<lambda>']
+            assert places[1:] == here[: len(places) - 1]
+            await case.release(*conns)
 
 
 class Local:
@@ -501,6 +529,108 @@ async def test_a_holder_that_asks_for_more_while_there_is_room_is_not_told(recor
         assert case.stats['waits'] == 2, 'for connects of the pool'
         assert records() == []
         await case.release(*conns)
+
+
+@pytest.mark.parametrize('queued', [True, False])
+def test_an_acquire_that_is_served_while_it_is_looked_at_waits_for_nobody(queued: bool) -> None:
+    # What it was served counts as in use. Met where the pool connects in the background.
+    core = SimpleNamespace(
+        size=1,
+        max_size=1,
+        endpoint_stats=lambda *_: {'size': 1, 'in_use': 1},
+        who_holds=lambda *_: ['me'],
+    )
+    wait: Any = SimpleNamespace(pool=SimpleNamespace(_core=core), waiter=SimpleNamespace(endpoint='a', queued=queued))
+    assert holders_waited_for(wait) == (['me'] if queued else [])
+
+
+# ---- who waits for each other -------------------------------------------------------------------------------------
+
+
+class Both:
+    """Users who hold a connection each and acquire a second one when they are told to."""
+
+    def __init__(self) -> None:
+        self.holding = 0
+        self.go_on: set[int] = set()
+        self.ended = 0
+
+    async def use(self, number: int, first: Any, second: Any) -> None:
+        conn = await first[0].acquire(first[1])
+        self.holding += 1
+        await until(lambda: number in self.go_on)
+        try:
+            other = await second[0].acquire(second[1], timeout=None if number else 60)
+            await second[0].release(other)
+        except ConnectionPoolClosedError:
+            pass
+        await first[0].release(conn)
+        self.ended += 1
+
+
+async def test_two_who_hold_one_each_and_wait_for_a_second_are_told_once(records: Callable[[], list[Any]]) -> None:
+    case = Case(record_holders=True, max_size=2, name='orders')
+    both = Both()
+    place = case.pool, 'a'
+    for number in range(2):
+        spawn(both.use, number, place, place)
+    await until(lambda: both.holding == 2)
+    both.go_on.add(0)
+    await case.waiting(1)
+    await until(lambda: len(records()) == 1)
+    assert 'waits for its own' in records()[0].message
+    both.go_on.add(1)
+    await case.waiting(2)
+    await until(lambda: len(records()) == 2)
+    record = records()[1]
+    assert record.levelname == 'WARNING'
+    assert record.message.startswith(
+        "orders: an acquire of a connection to 'a' closes a circle of acquires that wait for each other, and for "
+    )
+    assert record.message.count("waits for a connection to 'a' of orders, held by ") == 2
+    assert record.message.count(f'(acquired at {THIS}:') == 4
+    assert record.message.endswith('(this is told once)')
+    with pytest.raises(PoolTimeout):
+        await case.pool.acquire('a', timeout=0.001)
+    assert len(records()) == 2
+    await case.pool.close(timeout=0)
+    await until(lambda: both.ended == 2)
+
+
+async def test_those_who_wait_for_each_other_s_pools_are_told_once(records: Callable[[], list[Any]]) -> None:
+    one = ConnectionPool(Manager(), record_holders=True, max_size=1, name='one')
+    two = ConnectionPool(Manager(), record_holders=True, total_max_size=1, name='two')
+    both = Both()
+    spawn(both.use, 0, (one, 'a'), (two, 'b'))
+    spawn(both.use, 1, (two, 'c'), (one, 'a'))
+    await until(lambda: both.holding == 2)
+    both.go_on.add(0)
+    await until(lambda: two.get_stats()['waiting'] == 1)
+    both.go_on.add(1)
+    await until(lambda: len(records()) == 1)
+    message = records()[0].message
+    assert message.startswith("one: an acquire of a connection to 'a' closes a circle of acquires")
+    assert "waits for a connection to 'a' of one, held by " in message
+    assert "waits for a connection to 'b' of two, held by " in message
+    for pool in (one, two):
+        await pool.close(timeout=0)
+    await until(lambda: both.ended == 2)
+    assert len([record for record in records() if 'circle' in record.message]) == 1
+
+
+async def test_no_circle_is_told_while_one_of_the_holders_does_not_wait(records: Callable[[], list[Any]]) -> None:
+    case = Case(record_holders=True, max_size=3)
+    both = Both()
+    for number in range(2):
+        spawn(both.use, number, (case.pool, 'a'), (case.pool, 'a'))
+    conn = await spawn(take, case.pool).result()
+    await until(lambda: both.holding == 2)
+    both.go_on.update({0, 1})
+    await case.waiting(2)
+    await case.release(conn)
+    await until(lambda: both.ended == 2)
+    assert not [record for record in records() if 'circle' in record.message]
+    await case.pool.close()
 
 
 @pytest.mark.parametrize('value', [0, -1, float('nan'), True, '1'])

@@ -193,7 +193,7 @@ class WithAValueForAHook(Manager):
     ('manager', 'parts'),
     [
         (None, ['None', 'has no method create()']),
-        ('manager', ["'manager'", 'has no method create()']),
+        ('postgresql://me:secret@db/shop', ['is a str', 'where to connect is a parameter of the manager']),
         (WithoutCreate(), ['WithoutCreate', 'has no method create()']),
         (WithoutDispose(), ['WithoutDispose', 'has no method dispose()']),
         (WithAValueForAMethod(), ['WithAValueForAMethod', 'dispose']),

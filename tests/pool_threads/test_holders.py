@@ -2,22 +2,25 @@
 
 """Who holds the connections of a pool, where they were acquired, and which of them have leaked."""
 
+import functools
 import gc
 import linecache
 import logging
 import pickle
+import sys
 import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FunctionType
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 import gcpool._holders as holders_module
+from gcpool._circles import holders_waited_for
 from gcpool.common import Frame, Holder, PoolEvent
-from gcpool.exceptions import PoolTimeout
+from gcpool.exceptions import ConnectionPoolClosedError, PoolTimeout
 from gcpool.threading import ConnectionPool
 from tests.pool_threads.support import Case, CheckingManager, ForgetfulManager, HookedManager, Manager
 from tests.support import Clock, Connection
@@ -132,6 +135,31 @@ def test_a_connection_that_was_taken_without_waiting() -> None:
         (holder,) = case.pool.holders()
         assert functions(holder)[0] == 'test_a_connection_that_was_taken_without_waiting'
         case.release(conn)
+
+
+def test_the_frames_are_those_of_the_interpreter_also_across_calls_of_c() -> None:
+    with Case(record_holders=True) as case:
+        case.cycle('a')
+        here: list[tuple[str, int]] = []
+
+        def take_and_look(_: Any) -> Any:
+            frame = sys._getframe().f_back
+            while frame is not None:
+                here.append((frame.f_code.co_name, frame.f_lineno))
+                frame = frame.f_back
+            return case.pool.try_acquire('a')
+
+        def generate() -> Iterator[Any]:
+            here.clear()
+            yield from map(take_and_look, 'x')
+
+        for _ in range(3):
+            conns: list[Any] = functools.reduce(lambda found, new: [*found, *new], [generate()], [])
+            (holder,) = case.pool.holders()
+            places = [(frame.function.rpartition('.')[2], frame.line) for frame in holder.frames]
+            assert [name for name, _ in places[:3]] == ['take_and_look', 'generate', '<lambda>']
+            assert places[1:] == here[: len(places) - 1]
+            case.release(*conns)
 
 
 class Local:
@@ -503,6 +531,108 @@ def test_a_holder_that_asks_for_more_while_there_is_room_is_not_told(records: Ca
         assert case.stats['waits'] == 2, 'for connects of the pool'
         assert records() == []
         case.release(*conns)
+
+
+@pytest.mark.parametrize('queued', [True, False])
+def test_an_acquire_that_is_served_while_it_is_looked_at_waits_for_nobody(queued: bool) -> None:
+    # What it was served counts as in use. Met where the pool connects in the background.
+    core = SimpleNamespace(
+        size=1,
+        max_size=1,
+        endpoint_stats=lambda *_: {'size': 1, 'in_use': 1},
+        who_holds=lambda *_: ['me'],
+    )
+    wait: Any = SimpleNamespace(pool=SimpleNamespace(_core=core), waiter=SimpleNamespace(endpoint='a', queued=queued))
+    assert holders_waited_for(wait) == (['me'] if queued else [])
+
+
+# ---- who waits for each other -------------------------------------------------------------------------------------
+
+
+class Both:
+    """Users who hold a connection each and acquire a second one when they are told to."""
+
+    def __init__(self) -> None:
+        self.holding = 0
+        self.go_on: set[int] = set()
+        self.ended = 0
+
+    def use(self, number: int, first: Any, second: Any) -> None:
+        conn = first[0].acquire(first[1])
+        self.holding += 1
+        until(lambda: number in self.go_on)
+        try:
+            other = second[0].acquire(second[1], timeout=None if number else 60)
+            second[0].release(other)
+        except ConnectionPoolClosedError:
+            pass
+        first[0].release(conn)
+        self.ended += 1
+
+
+def test_two_who_hold_one_each_and_wait_for_a_second_are_told_once(records: Callable[[], list[Any]]) -> None:
+    case = Case(record_holders=True, max_size=2, name='orders')
+    both = Both()
+    place = case.pool, 'a'
+    for number in range(2):
+        spawn(both.use, number, place, place)
+    until(lambda: both.holding == 2)
+    both.go_on.add(0)
+    case.waiting(1)
+    until(lambda: len(records()) == 1)
+    assert 'waits for its own' in records()[0].message
+    both.go_on.add(1)
+    case.waiting(2)
+    until(lambda: len(records()) == 2)
+    record = records()[1]
+    assert record.levelname == 'WARNING'
+    assert record.message.startswith(
+        "orders: an acquire of a connection to 'a' closes a circle of acquires that wait for each other, and for "
+    )
+    assert record.message.count("waits for a connection to 'a' of orders, held by ") == 2
+    assert record.message.count(f'(acquired at {THIS}:') == 4
+    assert record.message.endswith('(this is told once)')
+    with pytest.raises(PoolTimeout):
+        case.pool.acquire('a', timeout=0.001)
+    assert len(records()) == 2
+    case.pool.close(timeout=0)
+    until(lambda: both.ended == 2)
+
+
+def test_those_who_wait_for_each_other_s_pools_are_told_once(records: Callable[[], list[Any]]) -> None:
+    one = ConnectionPool(Manager(), record_holders=True, max_size=1, name='one')
+    two = ConnectionPool(Manager(), record_holders=True, total_max_size=1, name='two')
+    both = Both()
+    spawn(both.use, 0, (one, 'a'), (two, 'b'))
+    spawn(both.use, 1, (two, 'c'), (one, 'a'))
+    until(lambda: both.holding == 2)
+    both.go_on.add(0)
+    until(lambda: two.get_stats()['waiting'] == 1)
+    both.go_on.add(1)
+    until(lambda: len(records()) == 1)
+    message = records()[0].message
+    assert message.startswith("one: an acquire of a connection to 'a' closes a circle of acquires")
+    assert "waits for a connection to 'a' of one, held by " in message
+    assert "waits for a connection to 'b' of two, held by " in message
+    for pool in (one, two):
+        pool.close(timeout=0)
+    until(lambda: both.ended == 2)
+    assert len([record for record in records() if 'circle' in record.message]) == 1
+
+
+def test_no_circle_is_told_while_one_of_the_holders_does_not_wait(records: Callable[[], list[Any]]) -> None:
+    case = Case(record_holders=True, max_size=3)
+    both = Both()
+    for number in range(2):
+        spawn(both.use, number, (case.pool, 'a'), (case.pool, 'a'))
+    conn = spawn(take, case.pool).result()
+    until(lambda: both.holding == 2)
+    both.go_on.update({0, 1})
+    case.waiting(2)
+    case.release(conn)
+    until(lambda: both.ended == 2)
+    assert not [record for record in records() if 'circle' in record.message]
+    case.pool.close()
 
 
 @pytest.mark.parametrize('value', [0, -1, float('nan'), True, '1'])

@@ -65,7 +65,7 @@ cdef class Known:
 
 # -- what is remembered --------------------------------------------------------------------------------------------
 
-cdef Known remember(Model m, int endpoint):
+cdef Known remember(Model m, int endpoint, double now=-INFINITY):
     cdef Known known = m.knowns.get(endpoint)
     cdef Conn conn
     if known is None:
@@ -74,6 +74,8 @@ cdef Known remember(Model m, int endpoint):
         for conn in m.conns:
             if conn.endpoint == endpoint and conn.state == IDLE:
                 known.used_at = max(known.used_at, conn.used_at)
+            elif conn.endpoint == endpoint and conn.state == CHECKING:
+                known.used_at = now     # when it was in use last was not noted
         m.knowns[endpoint] = known
     return known
 
@@ -234,7 +236,7 @@ cdef int pin(Model m, int endpoint, int size, double now) except -1:
     cdef Known known
     if size == 0 and m.count(endpoint, IS_ANY) == 0 and m.head(endpoint) is None and not is_remembered(m, endpoint):
         return 0
-    known = remember(m, endpoint)
+    known = remember(m, endpoint, now)
     known.pinned = size
     known.filled = False
     m.pass_time(now)

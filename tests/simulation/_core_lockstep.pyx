@@ -149,10 +149,6 @@ cdef class Fault(Exception):
     """The core and the model differ."""
 
 
-def by_endpoint(Acq acq not None):
-    return acq.endpoint
-
-
 def by_number(Conn conn not None):
     return conn.number
 
@@ -227,7 +223,6 @@ cdef class World:
     cdef Acq asked_acq
     cdef Conn asked_conn
     cdef int asked_endpoint
-    cdef bint in_any_order      # of the endpoints
     cdef bint look_at_all
 
     def __init__(self, Dice dice, object make_core):
@@ -1033,8 +1028,8 @@ cdef class World:
         return 0
 
     cdef int order_doomed(self) except -1:
-        # The core dooms the connections of several endpoints in an order of its own, which need not be the same in
-        # another run. So all are taken, as they are allowed to come, and put back in the order of their numbers.
+        # In which order the core dooms what is in use, or what is due late, need not be the same in another run. So all
+        # are taken, as they are allowed to come, and put back in the order of their numbers.
         cdef Conn conn
         cdef Conn next_one
         cdef object entry
@@ -1101,7 +1096,6 @@ cdef class World:
                     model.lifetime_reason(conn) if conn.expires_at <= self.now else 'idle',
                     False,
                     model.batches,
-                    conn.number,
                 )
             elif not conn.is_core:
                 late = True
@@ -1154,31 +1148,14 @@ cdef class World:
         limits['max_workers'] = max_workers = 1 + self.dice.below(4) if self.dice.one_in(4) else 0
         if self.may_grow_to_minimum() and self.dice.one_in(2):
             min_size = self.dice.below(3)
-        if self.will_lack(min_size, max_size) > 1:
-            return False        # the core decides on their order
-        if min_size and not model.grows and model.count(ALL, 1 << CHECKING):
-            return False        # when they were used last is noted only where something grows
         if min_size:
             self.lives_vary = True
             self.tick_time = 2.0 ** -20
         limits['min_size'] = min_size
         model.resize(self.now, min_idle, max_size, total_max_size, max_waiting, max_workers, min_size)
         self.core.resize(self.now, **limits)
-        self.order_doomed()
         self.look_at_all = True
         return True
-
-    cdef int will_lack(self, int min_size, int max_size) except -1:
-        # The endpoints that would have to be filled and are not known to.
-        cdef Model model = self.model
-        cdef Known known
-        cdef int endpoint, size, found = 0
-        for endpoint in range(self.endpoint_count):
-            known = model.knowns.get(endpoint)
-            size = max(min_size, 0 if known is None else known.pinned)
-            if endpoint not in model.short and model.count(endpoint, IS_ANY) < min(size, max_size):
-                found += known is not None or model.count(endpoint, IS_ANY) > 0 or model.head(endpoint) is not None
-        return found
 
     cdef bint ask_drain(self) except -1:
         cdef int endpoint = self.dice.below(self.endpoint_count)
@@ -1206,28 +1183,12 @@ cdef class World:
         return True
 
     cdef bint ask_resume(self) except -1:
-        # Not while a connection is too old: those of several endpoints would be closed in an order of the core's own.
-        if not self.model.suspended or self.model.has_outlived(self.now):
+        if not self.model.suspended:
             return False
         self.model.resume(self.now)
         self.differ(self.core.resume(self.now), True, 'resume()')
-        self.in_any_order = True
         self.look_at_all = True
         return True
-
-    cdef int end_suspension(self) except -1:
-        cdef int all_of_them = <int>len(self.model.conns) + 1
-        if self.lives_vary:
-            while self.model.suspended and self.model.waiting:
-                self.cancel(<Acq>self.model.waiting[0])
-            self.follow_doom_due(all_of_them)
-        else:
-            self.model.doom_due(self.now, all_of_them, True)
-            self.core.doom_due(self.now, all_of_them, True)
-        self.compare_step()
-        self.ask_resume()
-        self.compare_step()
-        return 0
 
     cdef bint ask_doom_acquired(self) except -1:
         cdef int count = self.model.doom_acquired()
@@ -1239,8 +1200,6 @@ cdef class World:
     cdef bint ask_close(self) except -1:
         self.model.close(self.now)
         self.core.close()
-        self.in_any_order = True    # at each endpoint it is that of the arrivals
-        self.order_doomed()
         self.look_at_all = True
         return True
 
@@ -1435,10 +1394,6 @@ cdef class World:
         cdef list expected = self.model.notified
         cdef list notified = self.notified
         cdef Acq acq
-        if self.in_any_order:
-            expected.sort(key=by_endpoint)
-            notified.sort(key=by_endpoint)
-            self.in_any_order = False
         if len(notified) != len(expected):
             raise Fault(f'{notified!r} were notified, expected {expected!r}')
         for i in range(len(expected)):
@@ -1469,6 +1424,7 @@ cdef class World:
         # What the step was about, and the totals.
         cdef Model model = self.model
         cdef object core = self.core
+        model.note_present()
         if self.notified or model.notified:
             self.compare_notified()
         if self.told or model.told:
@@ -1833,7 +1789,8 @@ cdef class World:
         if not self.model.opened:
             self.ask_open()
             self.compare_step()
-        self.end_suspension()
+        self.ask_resume()
+        self.compare_step()
         self.compare_all()
         if self.dice.below(4):
             self.serve_all()

@@ -69,11 +69,10 @@ cdef class Conn:
     cdef int uses
     cdef bint was_core          # before the pool checked it
     cdef long long relief_since     # the epoch in which it was doomed for those who wait; NO_RELIEF
-    cdef long long batch        # of what was doomed in one step, in any order of its lines; 0: in its place
+    cdef long long batch        # of what was doomed in one step, in any order; 0: in its place
     cdef double since           # when its connect began, or, in use, when it was taken
     cdef str reason             # why it is closed
     cdef int job                # what a worker does with it
-    cdef int line               # what is in one line of a batch is in order
     cdef bint own               # the pool itself creates it
     cdef bint reserved          # and no worker has come for it yet
     cdef Acq holder
@@ -162,6 +161,7 @@ cdef class Model:
     cdef bint shrunk            # a limit was lowered, so that there may be more than it allows for a while
     cdef list conns             # all that have a slot
     cdef list waiting           # in the order of arrival, over all endpoints
+    cdef list present           # endpoints, in the order of their first use
     # "The doomed": what is to be closed by whoever doomed it, or else by a release, and by a worker; each in its order.
     cdef list doomed
     cdef list doomed_for_worker
@@ -223,6 +223,7 @@ cdef class Model:
     def __cinit__(self):
         self.conns = []
         self.waiting = []
+        self.present = []
         self.doomed = []
         self.doomed_for_worker = []
         self.to_check = []
@@ -389,28 +390,17 @@ cdef class Model:
 
     cdef bint may_be_closed_next(self, Conn conn) except -1:
         cdef Conn first
-        cdef Conn other
         if not self.doomed:
             return False
         first = self.doomed[0]
-        if conn is first:
-            return True
-        if first.batch == 0 or conn.batch != first.batch:
-            return False
-        for other in self.doomed:
-            if other is conn:
-                return True
-            if other.batch == conn.batch and other.line == conn.line:
-                return False
-        return False
+        return conn is first or conn.batch == first.batch != 0
 
     # -- what a question may bring about ------------------------------------------------------------------------------
 
-    cdef int doom(self, Conn conn, str reason, bint for_worker, long long batch=0, int line=0) except -1:
+    cdef int doom(self, Conn conn, str reason, bint for_worker, long long batch=0) except -1:
         conn.state = CLOSING
         conn.reason = reason
         conn.batch = batch
-        conn.line = line
         if for_worker:
             self.doomed_for_worker.append(conn)
         else:
@@ -1240,7 +1230,6 @@ cdef class Model:
         self, double now, int min_idle, int max_size, int total_max_size, int max_waiting, int max_workers, int min_size
     ) except -1:
         cdef Conn conn
-        cdef Known known
         cdef int endpoint
         self.shrunk = self.shrunk or max_size < self.max_size or total_max_size < self.total_max_size
         self.min_idle = min_idle
@@ -1249,23 +1238,19 @@ cdef class Model:
         self.max_waiting = max_waiting
         self.max_workers = max_workers
         if min_size:
-            for endpoint in range(MOST_ENDPOINTS):
-                if self.count(endpoint, IS_ANY) or self.head(endpoint) is not None:
-                    known = remember(self, endpoint)
-                    if known.used_at == -INFINITY and self.count(endpoint, 1 << CHECKING):
-                        known.used_at = now     # when it was in use last was not noted without a minimum
+            for endpoint in self.present:
+                remember(self, endpoint, now)
             self.grows = True
         self.min_size = min_size
-        self.batches += 1
-        for endpoint in range(MOST_ENDPOINTS):
+        for endpoint in self.present:
             while self.count(endpoint, IS_ANY) - self.count(endpoint, IS_CLOSING) > max_size:
                 conn = self.first_surplus(endpoint, core_first=False)
                 if conn is None:
                     break
-                self.doom(conn, 'shrunk', False, self.batches, endpoint)
+                self.doom(conn, 'shrunk', False)
         self.sort_idle()
         note_filled(self)
-        for endpoint in range(MOST_ENDPOINTS):
+        for endpoint in self.present:
             if endpoint in self.knowns:
                 note_short(self, endpoint, now)
             self.note_wanting(endpoint)
@@ -1295,19 +1280,20 @@ cdef class Model:
         self.closed = True
         close_growth(self, now)
         self.drop_checks()
-        for acq in self.waiting:
-            acq.state = REFUSED
-            self.notified.append(acq)
+        for endpoint in self.present:
+            for acq in self.waiting:
+                if acq.endpoint == endpoint:
+                    acq.state = REFUSED
+                    self.notified.append(acq)
         self.waiting.clear()
         self.wants.clear()
         self.unserved.clear()
-        self.batches += 1
-        for endpoint in range(MOST_ENDPOINTS):
+        for endpoint in self.present:
             while True:
                 conn = self.first_surplus(endpoint, core_first=True)
                 if conn is None:
                     break
-                self.doom(conn, 'pool_closed', False, self.batches, endpoint)
+                self.doom(conn, 'pool_closed', False)
         end_step(self, now)
         return 0
 
@@ -1339,12 +1325,19 @@ cdef class Model:
         end_step(self, now)
         return 1
 
-    cdef bint has_outlived(self, double now) except -1:
-        cdef Conn conn
-        for conn in self.conns:
-            if conn.state == IDLE and conn.expires_at <= now:
-                return True
-        return False
+    cdef int note_present(self) except -1:
+        # Endpoints are visited in the order of their first use. One that has nothing any more is forgotten.
+        cdef int endpoint
+        cdef bint is_present
+        for endpoint in range(MOST_ENDPOINTS):
+            is_present = (
+                self.count(endpoint, IS_ANY) > 0 or self.head(endpoint) is not None or is_remembered(self, endpoint)
+            )
+            if is_present and endpoint not in self.present:
+                self.present.append(endpoint)
+            elif not is_present and endpoint in self.present:
+                self.present.remove(endpoint)
+        return 0
 
     cdef int resume(self, double now) except -1:
         # "Suspended": those who wait get what is idle at their endpoints, in their order, and then free slots.
@@ -1352,24 +1345,34 @@ cdef class Model:
         cdef Conn conn
         cdef int endpoint
         cdef list served = []
+        cdef list doomed
         self.suspended = False
         self.failing = False
-        for acq in self.waiting[:]:
-            conn = self.next_idle(acq.endpoint)
-            if conn is not None:
+        self.pass_time(now)
+        for endpoint in self.present:
+            doomed = []
+            while True:
+                conn = self.next_idle(endpoint)
+                if conn is not None and conn.expires_at <= now:
+                    self.doom(conn, self.lifetime_reason(conn), for_worker=True)
+                    doomed.append(conn)
+                    continue
+                acq = self.head(endpoint)
+                if conn is None or acq is None:
+                    break
                 self.leave_queue(acq)
                 acq.was_idle = True
                 self.take_conn(acq, conn, now)
                 self.notified.append(acq)
-                if acq.endpoint not in served:
-                    served.append(acq.endpoint)
-        for endpoint in served:
+                if endpoint not in served:
+                    served.append(endpoint)
             self.note_wanting(endpoint)
+            for conn in doomed:
+                self.count_as_relief(conn)
         for endpoint in served:
             if endpoint in self.unserved:
                 acq = self.head(endpoint)
                 self.unserved[endpoint] = self.arrivals + 0.5 if self.has_share(endpoint) else acq.place, acq.arrival
-        self.pass_time(now)
         self.dispatch(for_worker=True)
         end_step(self, now)
         return 0
@@ -1382,12 +1385,12 @@ cdef class Model:
         for conn in self.conns:
             if IS_CHECKED_OUT >> conn.state & 1:
                 note_used(self, conn.endpoint, conn.used_at)
-                self.doom(conn, 'pool_closed', False, self.batches, conn.number)
+                self.doom(conn, 'pool_closed', False, self.batches)
                 conn.closed_over = True
                 if conn.holder is not None and conn.holder.state == SERVED:
                     conn.holder.state = REFUSED
                 found += 1
             elif conn.state == CHECKING:
                 conn.job = NO_JOB
-                self.doom(conn, 'pool_closed', False, self.batches, conn.number)
+                self.doom(conn, 'pool_closed', False, self.batches)
         return found

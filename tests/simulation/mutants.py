@@ -129,7 +129,7 @@ def prepare(change: WrongChange) -> Path:
 
 def compile_core(directory: Path) -> None:
     """Compile the core in the copy. The flags of setup.py come after CFLAGS, so its text is changed."""
-    edit(directory / 'setup.py', "['-O3']", "['-O0']")
+    edit(directory / 'setup.py', "['-O3', '-g0']", "['-O0']")
     environment = {name: value for name, value in os.environ.items() if name not in variant.SWITCHES.values()}
     command = [sys.executable, 'setup.py', '--quiet', 'build_ext', '--inplace']
     built = subprocess.run(command, cwd=directory, env=environment, capture_output=True, encoding='utf-8', check=False)

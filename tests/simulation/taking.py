@@ -53,11 +53,29 @@ class Taking:
         self.rate: float = dice.choice((0.0, 0.0, 0.1, 0.3))
         # Whether the pool keeps no idle connections.
         self.keeps_nothing = dice.random() < 0.1
+        # Whether the pool records who holds its connections.
+        self.records_holders = random.Random(f'holding {world.seed}').random() < 0.2
         # How many connections users have kept, and how many they have had, since this process began.
         self.detached = self.taken = 0
 
+    def judge_holders(self, conn: 'Connection') -> None:
+        """Who holds the connections, as the pool says to the user who has just got one."""
+        world, core = self.world, self.world.runtime.pool._core
+        if not self.records_holders or world.forcing or world.closed:
+            return
+        who = {id(entry.conn): who for _, _, entry, _, who, *_ in core.holders()}
+        if not conn.is_open():
+            return  # the process was forked meanwhile: the connection is the parent's
+        if who.get(id(conn)) is not core.current_holder():
+            world.fail(f'{conn!r} is held by its user, and the pool says: by {who.get(id(conn))}')
+        for other in world.open:
+            if other.user is not None and other.is_open() and who.get(id(other)) is None:
+                world.fail(f'{other!r} is held by {other.user!r}, and the pool does not say so')
+
     def draw_settings(self) -> None:
         """The parameters of the pool that belong to this."""
+        if self.records_holders:
+            self.world.settings['record_holders'] = True
         choice, settings = self.dice.choice, self.world.settings
         settings['order'] = choice(('lifo', 'lifo', 'fifo'))
         settings['keep'] = choice(('size', 'size', 'idle'))

@@ -833,6 +833,7 @@ class World:
         conn.user = user
         conn.uses += 1
         self.taking.taken += 1
+        self.taking.judge_holders(conn)
         if conn.uses > self.max_uses > 0:
             self.fail(f'{conn!r} is used {conn.uses} times, and max_uses is {self.max_uses}')
 

@@ -1133,6 +1133,35 @@ WRONG_CHANGES = (
         'if False:',
         'of two threads that enter one context one loses its connection for good',
     ),
+    # -- who holds what -------------------------------------------------------------------------------------------
+    WrongChange(
+        'holder-that-waited-not-recorded',
+        FACADES,
+        'return note_holder(core, w.entry, MOST_FRAMES) if core.records_holders else 0',
+        'return 0',
+        'who had to wait or to connect is not shown as a holder, and under load that is everybody',
+    ),
+    WrongChange(
+        'holder-of-an-earlier-use',
+        ASYNCIO,
+        'record.who = fresh.who\n    fresh.who = who',
+        'fresh.who = fresh.who',
+        'a connection is shown with whoever had it first: the wrong one is blamed for a leak',
+    ),
+    WrongChange(
+        'record-taken-from-a-holder',
+        FACADES,
+        'if record != NULL and not is_of_lease(record, <Entry><void *>t.slots[i].key):',
+        'if record != NULL:',
+        'a connection that is in use loses its record to the next one that is acquired',
+    ),
+    WrongChange(
+        'record-of-no-lease',
+        FACADES,
+        'record.lease_no = fresh.lease_no\n    record.is_long',
+        'record.is_long',
+        'only the first use of each connection is recorded',
+    ),
     # -- what its user takes out of the pool --------------------------------------------------------------------------
     WrongChange(
         'detached-slot-kept',
@@ -1189,14 +1218,6 @@ WRONG_CHANGES = (
         'if pause_ended or (core.wanting_count',
         'if (core.wanting_count',
         'an acquire that is turned away when the pause of an outage is over leaves those who wait to wait for ever',
-    ),
-    WrongChange(
-        'late-connection-of-a-closed-pool',
-        ASYNCIO,
-        '# The pool may have been closed meanwhile: then the connection is doomed.\n                    '
-        'self._begin_disposals()',
-        'pass',
-        'a connection that the pool had begun to create when it was closed stays open',
     ),
     # -- what managers are asked --------------------------------------------------------------------------------------
     WrongChange(

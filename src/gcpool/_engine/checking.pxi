@@ -41,7 +41,9 @@ cdef bint leave_check_to_pool(PoolCore core, Waiter w, double now) except -1:
     e.mark.was_core = becomes_core(core, ep)
     e.check_pending = True
     if not w.was_idle:
-        put_last(core, ep, e)       # its user has returned it, to this waiter
+        # Its user has returned it to this waiter. Others may have been in use since: see used_last().
+        note_used(ep, used_last(ep))
+        put_last(core, ep, e)
     begin_checking(ep, e)
     ep.acquires -= 1
     core.connecting += 1

@@ -248,7 +248,7 @@ cdef EndpointPool find_or_add_by_hash(PoolCore core, object endpoint, Py_hash_t 
                 add_identity_locked(&core.directory, new, endpoint)
             gcp_unlock(&new.lock)
             if gcp_load_int(&core.keeps_growth):
-                ensure_growth(core, new)
+                ensure_growth(core, new, -INFINITY)
             return new
 
 

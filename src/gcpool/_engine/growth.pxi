@@ -13,9 +13,10 @@ cdef class Growth(HeapMember):
         self.failed_at = -INFINITY
 
 
-cdef int ensure_growth(PoolCore core, EndpointPool ep) except -1:
+cdef int ensure_growth(PoolCore core, EndpointPool ep, double now) except -1:
     # No lock is held. An endpoint pool with growth is owned by core.kept until it is forgotten: it may have no
-    # connection and no waiter that owns it.
+    # connection and no waiter that owns it. From here on begin_checking() notes when a connection was in use last. What
+    # is being checked already is not at hand, and counts as used now.
     cdef Growth new
     if ep.growth is not None:
         return 0
@@ -25,12 +26,27 @@ cdef int ensure_growth(PoolCore core, EndpointPool ep) except -1:
     gcp_lock(&core.lock)
     gcp_lock(&ep.lock)
     if ep.growth is None:
+        new.used_at = now if checking_count(ep) else last_use_of_idle(ep)
         ep.growth = new
         if ep.forgotten:
             chain_append(&core.forgotten, new)
     gcp_unlock(&ep.lock)
     gcp_unlock(&core.lock)
     return 0
+
+
+cdef double last_use_of_idle(EndpointPool ep) noexcept:
+    # ep.lock is held. Looks at each idle entry: the last one returned need not be the last one used (used_last()).
+    cdef double at = -INFINITY
+    cdef void *p = ep.core.head
+    while p != NULL:
+        at = max(at, (<Entry>p).used_at)
+        p = (<Entry>p).next
+    p = ep.extra.head
+    while p != NULL:
+        at = max(at, (<Entry>p).used_at)
+        p = (<Entry>p).next
+    return at
 
 
 cdef set kept_of_this_process(PoolCore core):

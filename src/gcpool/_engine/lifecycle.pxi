@@ -121,7 +121,7 @@ cdef bint resize(PoolCore core, double now, LimitsToSet to_set, object limits, o
         gcp_store_int(&core.keeps_growth, True)
     for ep in endpoint_pools_in_order(core):
         if gcp_load_int(&core.keeps_growth):
-            ensure_growth(core, ep)
+            ensure_growth(core, ep, now)
         gcp_lock(&core.lock)
         gcp_lock(&ep.lock)
         ep.core_size = max(core.core_size, 0 if ep.growth is None else ep.growth.pinned)
@@ -130,8 +130,6 @@ cdef bint resize(PoolCore core, double now, LimitsToSet to_set, object limits, o
             wake = True
         if not ep.forgotten:
             if ep.growth is not None:
-                if used_last(ep) == -INFINITY and checking_count(ep) > 0:
-                    note_used(ep, now)      # when it was in use last was not noted without a minimum
                 note_filled(core, ep, &served)
             note_short(core, ep, now)
             update_wants_slot(core, ep)

@@ -16,7 +16,7 @@ cdef int pin(PoolCore core, object endpoint, int size, double now) except -1:
             core.pins[ep.endpoint] = size
         else:
             core.pins.pop(ep.endpoint, None)
-        ensure_growth(core, ep)
+        ensure_growth(core, ep, now)
         gcp_lock(&core.lock)
         advance_relief(core, now)
         gcp_lock(&ep.lock)

@@ -622,6 +622,14 @@ cdef class PoolCore:
         cdef EndpointPool ep = None if of_all else find_pool(self, endpoint)
         return [] if ep is None and not of_all else holders_of(self, ep)
 
+    def who_holds(self, object endpoint=None, bint of_all=True):
+        """Who holds the connections in use, as :py:meth:`holders` shows it: one element for each.
+
+        :param endpoint: whose, unless those of all endpoints are asked for
+        """
+        cdef EndpointPool ep = None if of_all else find_pool(self, endpoint)
+        return [] if ep is None and not of_all else who_holds(self, ep)
+
     def current_holder(self):
         """What :py:meth:`holders` shows for the calling thread or task; None if there is nothing."""
         cdef PyObject *who

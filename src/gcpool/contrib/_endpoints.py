@@ -47,9 +47,18 @@ def split_tcp_endpoint(endpoint: tuple[IpAddress, int]) -> tuple[socket.AddressF
     """
     address, port = _pair(endpoint, _TCP_ENDPOINT)
     if not isinstance(address, (IPv4Address, IPv6Address)):
-        raise bad_endpoint(TypeError, endpoint, _TCP_ENDPOINT)
+        hint = _address_for(address) if isinstance(address, str) else ''
+        raise bad_endpoint(TypeError, endpoint, _TCP_ENDPOINT + hint)
     number = _port_number(endpoint, port, _TCP_ENDPOINT)
     return socket.AF_INET if address.version == 4 else socket.AF_INET6, (str(address), number)
+
+
+def _address_for(text: str) -> str:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return ', the address of a host name from socket.getaddrinfo() and then ipaddress.ip_address()'
+    return f', such as (ipaddress.ip_address({text!r}), 80)'
 
 
 def split_host_endpoint(endpoint: tuple[str, int]) -> tuple[str, int | str]:

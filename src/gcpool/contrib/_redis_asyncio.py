@@ -14,7 +14,7 @@ import redis.asyncio.connection
 
 from gcpool.contrib._attempts import deadline_after, time_left
 from gcpool.contrib._goodbye import wait_for_end_async
-from gcpool.contrib._redis_session import FAREWELL, Session, least
+from gcpool.contrib._redis_session import FAREWELL, Session, least, no_attribute
 from gcpool.contrib._redis_sockets import end_sending
 from gcpool.contrib._sockets import poll_once, poller_for
 from gcpool.contrib.socket_async import close_stream
@@ -34,6 +34,12 @@ else:
 
 class AsyncPooledConnection(Session, _AsyncBase):
     """Mixin of redis-py's connection classes for asyncio."""
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            # Only for what a connection does not have: most are commands, which are methods of a client.
+            raise no_attribute(self, name, redis.asyncio.Redis, 'async_client_of')
 
     async def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
         if not self.is_connected:

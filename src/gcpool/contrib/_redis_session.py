@@ -18,7 +18,7 @@ from redis.exceptions import ExecAbortError
 from gcpool.contrib._generations import Generations
 from gcpool.contrib._goodbye import hold_socket
 
-__all__ = ['BROKEN_CODES', 'FAREWELL', 'Packed', 'Servers', 'Session', 'least']
+__all__ = ['BROKEN_CODES', 'FAREWELL', 'Packed', 'Servers', 'Session', 'least', 'no_attribute']
 
 _NOT_THROUGH = 'its handshake is not complete'
 
@@ -91,6 +91,20 @@ def _words_that_matter(name: str | bytes) -> tuple[str, ...]:
 
 def _as_text(value: object) -> str:
     return value.decode('latin-1') if isinstance(value, bytes) else str(value)
+
+
+def no_attribute(conn: object, name: str, client_class: type, client_of: str) -> AttributeError:
+    """Return the error for an attribute that a connection does not have.
+
+    :param conn: the connection
+    :param name: the name of the attribute
+    :param client_class: if this has it, the message says how to get a client
+    :param client_of: the function that makes one of the connection
+    """
+    hint = ''
+    if not name.startswith('_') and hasattr(client_class, name):
+        hint = f': expected gcpool.contrib.redis.{client_of}(conn).{name}, because this is a connection and no client'
+    return AttributeError(f'{type(conn).__name__!r} object has no attribute {name!r}{hint}', name=name, obj=conn)
 
 
 class Session:

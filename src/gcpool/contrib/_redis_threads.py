@@ -13,7 +13,7 @@ import redis.connection
 
 from gcpool.contrib._attempts import deadline_after, time_left
 from gcpool.contrib._goodbye import wait_for_end
-from gcpool.contrib._redis_session import FAREWELL, Session, least
+from gcpool.contrib._redis_session import FAREWELL, Session, least, no_attribute
 from gcpool.contrib._redis_sockets import PartingSocket, bound, end_sending, pooled_socket, unbound
 from gcpool.contrib._sockets import connect_tcp, poller_for, shut_down
 
@@ -51,6 +51,12 @@ class PooledConnection(Session, _Base):
 
     socket_timeout = _bounded_while_connecting('_socket_timeout')  # pyright: ignore[reportIncompatibleMethodOverride]
     socket_connect_timeout = _bounded_while_connecting('_socket_connect_timeout')  # pyright: ignore[reportIncompatibleMethodOverride]
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            # Only for what a connection does not have: most are commands, which are methods of a client.
+            raise no_attribute(self, name, redis.Redis, 'client_of')
 
     def _bounded(self, configured: float | None) -> float | None:
         # Only while a socket is connected: the parser keeps the value that it is given afterwards.

@@ -272,6 +272,42 @@ cdef tuple read_record(PoolCore core, Entry e, unsigned int lease_no):
         release_references(&copied)
 
 
+cdef object read_who(PoolCore core, Entry e, unsigned int lease_no):
+    # As read_record(), without the places.
+    cdef size_t s = shard_of(<size_t><void *>e)
+    cdef HolderRecord *record
+    cdef PyObject *who = NULL
+    gcp_lock(&core.holder_records.shards[s].lock)
+    record = <HolderRecord *>table_find(&core.holder_records.shards[s].table, <size_t><void *>e)
+    if record != NULL and record.lease_no == lease_no:
+        who = record.who
+        Py_XINCREF_(who)
+    gcp_unlock(&core.holder_records.shards[s].lock)
+    if who == NULL:
+        return None
+    found = <object>who
+    Py_DECREF_(who)
+    return found
+
+
+cdef list who_holds(PoolCore core, EndpointPool ep):
+    # One for each connection in use, of an endpoint or, with None, of all.
+    cdef Entry e
+    cdef unsigned int lease_no
+    cdef bint held
+    cdef list found = []
+    for e in list(entries_of_this_process(core)):
+        if ep is not None and e.pool is not ep:
+            continue
+        gcp_lock(&e.pool.lock)
+        held = is_checked_out(e)
+        lease_no = e.lease_no
+        gcp_unlock(&e.pool.lock)
+        if held:
+            found.append(read_who(core, e, lease_no))
+    return found
+
+
 cdef list holders_of(PoolCore core, EndpointPool ep):
     # The connections in use, of an endpoint or, with None, of all.
     cdef Entry e

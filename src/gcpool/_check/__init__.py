@@ -1,0 +1,1 @@
+"""``python -m gcpool check``: what works at an endpoint, and what does not."""
