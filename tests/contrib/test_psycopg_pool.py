@@ -150,7 +150,8 @@ import sys
 import gcpool.psycopg_pool as drop_in
 
 def imported():
-    return sorted(name for name in sys.modules if name.startswith('gcpool.') and ('asyncio' in name or 'threads' in name))
+    ours = (name for name in sys.modules if name.startswith('gcpool.'))
+    return sorted(name for name in ours if 'asyncio' in name or 'threads' in name)
 
 print(imported(), 'pool' in vars(drop_in), set(drop_in.__all__) <= set(dir(drop_in)))
 first = drop_in.ConnectionPool
