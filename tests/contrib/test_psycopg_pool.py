@@ -145,6 +145,41 @@ def test_install_that_comes_too_late_names_the_modules(statement: str) -> None:
     assert ended.stdout.splitlines()[0] == 'True gcpool.psycopg_pool.errors'
 
 
+LAZY = """\
+import sys
+import gcpool.psycopg_pool as drop_in
+
+def imported():
+    ours = (name for name in sys.modules if name.startswith('gcpool.'))
+    return sorted(name for name in ours if 'asyncio' in name or 'threads' in name)
+
+print(imported(), 'pool' in vars(drop_in), set(drop_in.__all__) <= set(dir(drop_in)))
+first = drop_in.ConnectionPool
+print([name for name in imported() if name.startswith('gcpool.psycopg_pool') and 'asyncio' in name])
+print(first is drop_in.ConnectionPool is vars(drop_in)['ConnectionPool'])
+from gcpool.psycopg_pool import *
+print(AsyncNullConnectionPool.__module__)
+try:
+    drop_in.NoSuchPool
+except AttributeError as error:
+    print(error)
+"""
+
+
+def test_a_pool_is_imported_when_it_is_first_asked_for() -> None:
+    ended = run(LAZY)
+    assert (ended.stdout.splitlines(), ended.stderr) == (
+        [
+            '[] False True',
+            '[]',
+            'True',
+            'gcpool.psycopg_pool.null_pool_async',
+            "module 'gcpool.psycopg_pool' has no attribute 'NoSuchPool'",
+        ],
+        '',
+    )
+
+
 WITHOUT_ORIGINAL = """\
 import sys
 sys.modules['psycopg_pool'] = None

@@ -4,6 +4,7 @@ cdef class Hold:                            # [owner]
     cdef object conn_
     cdef Entry entry                        # None: holds nothing
     cdef unsigned int lease_no              # the number of this acquire of the entry
+    cdef double began                       # when the connection was assigned
 
 
 cdef class Block(Hold):

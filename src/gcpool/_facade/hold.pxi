@@ -39,6 +39,11 @@ cdef class Hold:
     def conn(self, conn):
         begin_hold(self, conn)
 
+    @property
+    def used_ms(self):
+        """Whole milliseconds since the last assignment to ``conn``."""
+        return <long long>(1000.0 * (gcp_monotonic() - self.began))
+
     def give_up(self):
         """Close the connection, if it is still in use by the one that this holds it for."""
         give_connection_up(self)
@@ -54,6 +59,7 @@ cdef int begin_hold(Hold hold, object conn) except -1:
     hold.entry = e
     if e is not None:
         hold.lease_no = gcp_load_uint(&e.lease_no)
+    hold.began = gcp_monotonic()
     return 0
 
 
@@ -104,8 +110,10 @@ cdef Hold hold_of(object pool, object conn, Entry e, unsigned int lease_no):
 
 @cython.no_gc_clear
 cdef class Block(Hold):
-    """A context whose ``_enter()`` takes a connection from a drop-in's pool and sets ``conn``, and whose ``_leave()``
-    returns it.
+    """A context whose ``_enter(pool, timeout)`` takes a connection from a drop-in's pool and sets ``conn``, and whose
+    ``_leave(pool, conn, exc_type, exc, traceback)`` returns it.
+
+    They are told what they would else read here, because an argument costs less than an attribute of a compiled class.
 
     :param pool: the pool of the drop-in
     :param timeout: for ``_enter()``
@@ -131,14 +139,14 @@ cdef class SyncBlock(Block):
         if self.entry is not None:
             raise RuntimeError(ALREADY_ENTERED)
         try:
-            return self._enter()
+            return self._enter(self._pool, self._timeout)
         except BaseException:
             give_connection_up(self)
             raise
 
     def __exit__(self, exc_type, exc, traceback):
         try:
-            answer = self._leave(exc_type, exc, traceback)
+            answer = self._leave(self._pool, self.conn_, exc_type, exc, traceback)
         except BaseException:
             give_connection_up(self)
             raise
@@ -245,10 +253,11 @@ cdef class AsyncBlock(Block):
     def __aenter__(self):
         if self.entry is not None:
             raise RuntimeError(ALREADY_ENTERED)
-        return call_with_hold(self._enter(), self, False)
+        return call_with_hold(self._enter(self._pool, self._timeout), self, False)
 
     def __aexit__(self, exc_type, exc, traceback):
-        return call_with_hold(self._leave(exc_type, exc, traceback), self, True)
+        leaving = self._leave(self._pool, self.conn_, exc_type, exc, traceback)
+        return call_with_hold(leaving, self, True)
 
 
 @cython.binding(True)

@@ -8,7 +8,6 @@ The half for threads is generated from the half for asyncio.
 import weakref
 from collections.abc import Callable
 from functools import wraps
-from time import monotonic
 from types import TracebackType
 from typing import Any
 
@@ -34,7 +33,7 @@ class AsyncClientBlock(AsyncBlock):
     A signal handler may raise anywhere in here: see the base class.
     """
 
-    __slots__ = ('__weakref__', '_began', '_lease')
+    __slots__ = ('__weakref__', '_lease')
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         # Each call of a decorated function has a block of its own.
@@ -45,9 +44,8 @@ class AsyncClientBlock(AsyncBlock):
 
         return with_connection
 
-    async def _enter(self) -> Any:
-        pool = self._pool
-        self.conn = conn = await pool.getconn(timeout=self._timeout)
+    async def _enter(self, pool: Any, timeout: float | None) -> Any:
+        self.conn = conn = await pool.getconn(timeout=timeout)
         # In a pool where close() returns connections, the client may have closed this one in the block.
         self._lease = getattr(conn, '_gcpool_lease', None) if pool.close_returns else None
         if type(conn).__aexit__ is not PLAIN_EXIT:
@@ -56,14 +54,17 @@ class AsyncClientBlock(AsyncBlock):
             except BaseException:
                 await pool.putconn(conn)
                 raise
-        self._began = monotonic()
         return conn
 
     async def _leave(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+        self,
+        pool: Any,
+        conn: Any,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
     ) -> Any:
-        pool, conn, lease = self._pool, self.conn, self._lease
-        kind = type(conn)
+        kind, lease = type(conn), self._lease
         try:
             # Nothing, if neither a commit nor a rollback would do anything, and no tracer is to see one.
             if not (
@@ -77,7 +78,8 @@ class AsyncClientBlock(AsyncBlock):
         finally:
             if lease is None or pool._is_out(conn, lease):
                 await pool.putconn(conn)
-            used_ms = int(1000.0 * (monotonic() - self._began))
+            # By the clock of the compiled base: a call in Python would cost a tenth of the block.
+            used_ms = self.used_ms
             if used_ms:
                 pool._counts.add('usage_ms', used_ms)
         return None
