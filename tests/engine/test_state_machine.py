@@ -722,6 +722,8 @@ class PoolMachine(RuleBasedStateMachine):
             if self.model.room_for_jobs('check') <= 0:
                 while self.checking:
                     self.end_one_check(self.checking.pop(), True)
+                while self.growing:
+                    self.end_one_create(*self.growing.pop(), 'grow')
                 self.dispose_all()
             self.take_check(in_order=False)
 

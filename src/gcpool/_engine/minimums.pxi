@@ -14,8 +14,8 @@ cdef inline void leave_short(PoolCore core, Growth g) noexcept:
 
 cdef inline double used_last(EndpointPool ep) noexcept:
     # ep.lock is held. When a connection of the endpoint was last returned: an idle one, or one that is being checked or
-    # was closed since (Growth.used_at). The lists are in the order of the releases. Where a release did not end the last
-    # use, leave_check_to_pool() has noted that.
+    # was closed since (Growth.used_at). The lists are in the order of releases. Where a release did not end the last
+    # use, leave_check_to_pool() has noted that use.
     cdef double at = -INFINITY if ep.growth is None else ep.growth.used_at
     if ep.core.tail != NULL:
         at = max(at, (<Entry>ep.core.tail).used_at)
