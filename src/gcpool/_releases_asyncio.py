@@ -125,7 +125,7 @@ class AsyncReleases(AsyncChecks):
 
     async def _discard_unreset(self, lease: Lease, why: DiscardConnection) -> None:
         endpoint = lease.held.endpoint
-        self._retire(lease, False)
+        self._retire(lease, False, not why.broken)
         try:
             self._tell(None, endpoint, 'on_release asked to close a connection to %s: %s', why)
         finally:

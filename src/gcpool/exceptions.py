@@ -81,7 +81,15 @@ class DiscardConnection(BaseError):
     """Raised by a connection manager's ``on_release`` when the connection must not be served again.
 
     The pool closes the connection, and ``release`` returns normally.
+
+    :param args: the text, for the log
+    :param broken: whether the connection counts in the statistics' ``broken``. False where it has done all that it was
+        for, as one that an HTTP server closes after its response. Its close has the reason ``discarded`` in any case
     """
+
+    def __init__(self, *args: object, broken: bool = True) -> None:
+        super().__init__(*args)
+        self.broken = broken
 
 
 class EventLoopMismatch(BaseError, RuntimeError):

@@ -815,6 +815,21 @@ class TestPool:
         pool.close()
         server.wait_until_open(0)
 
+    def test_a_connection_that_the_server_ends_is_not_broken(
+        self, server: Server, manager: HttpConnectionManager
+    ) -> None:
+        pool = ConnectionPool[Any, Connection](manager, acquire_timeout=PATIENCE)
+        for _ in range(2):
+            with pool.connection(server.url) as conn:
+                assert get(conn, '/bye')
+        stats = pool.get_stats()
+        assert (server.accepted, stats['closed_discarded'], stats['broken']) == (2, 2, 0)
+        with pool.connection(server.url) as conn:
+            conn.request('GET', '/bye')
+            conn.getresponse().read(1)
+        assert pool.get_stats()['broken'] == 1
+        pool.close()
+
     def test_replaces_what_is_unfit(self, server: Server, manager: HttpConnectionManager) -> None:
         pool = ConnectionPool[Any, Connection](manager, max_size=1, acquire_timeout=PATIENCE)
 

@@ -534,6 +534,14 @@ async def test_what_on_release_discards_is_disposed_of_and_release_returns() -> 
         assert (case.stats['broken'], case.stats['size']) == (1, 0)
 
 
+async def test_what_on_release_discards_though_it_was_fit_does_not_count_as_broken() -> None:
+    async with Case(HookedManager()) as case:
+        conn = await case.pool.acquire('a')
+        case.manager.script('on_release', DiscardConnection('it was the last request', broken=False))
+        await case.pool.release(conn, 'a')
+        assert (case.stats['broken'], case.stats['closed_discarded'], case.stats['size']) == (0, 1, 0)
+
+
 async def test_a_release_that_discards_disposes_of_what_is_due() -> None:
     async with Case(HookedManager(), min_idle=0, idle_timeout=10) as case:
         await case.cycle('a')

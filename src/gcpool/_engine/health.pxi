@@ -103,7 +103,8 @@ cdef int reject_dead(PoolCore core, Waiter w) except -1:
 
 
 cdef bint retire(
-    PoolCore core, Entry e, double now, Chain *doomed, unsigned int lease_no, int reason, bint by_user=False
+    PoolCore core, Entry e, double now, Chain *doomed, unsigned int lease_no, int reason, bint by_user=False,
+    bint was_fit=False
 ) except -1:
     # Takes a checked-out connection out of use for good. Without a chain the caller closes it. By its user: see
     # taking.pxi.
@@ -122,7 +123,7 @@ cdef bint retire(
         end_use(core, ep, e, now)
         note_used(ep, now)
         begin_closing(core, ep, e, reason)
-        core.counters.broken += not by_user
+        core.counters.broken += not (by_user or was_fit)
         relief_ended = advance_relief(core, now)
         count_as_relief(core, <void *>e)
         if doomed != NULL:

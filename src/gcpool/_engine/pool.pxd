@@ -121,5 +121,7 @@ cdef class PoolCore:
     cpdef mark_unchecked(self, Entry e, unsigned int lease_no=*)
     cpdef bint is_checked_out(self, Entry e, unsigned int lease_no=*)
     cpdef bint retire(self, Entry e, double now, unsigned int lease_no=*, bint discarded=*) except -1
-    cpdef bint retire_to_doomed(self, Entry e, double now, unsigned int lease_no=*, bint discarded=*) except -1
+    cpdef bint retire_to_doomed(
+        self, Entry e, double now, unsigned int lease_no=*, bint discarded=*, bint was_fit=*
+    ) except -1
     cpdef bint discard(self, Entry e, double now, bint to_doomed=*) except -1

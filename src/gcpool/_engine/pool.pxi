@@ -321,15 +321,18 @@ cdef class PoolCore:
         return retire(self, e, now, NULL, lease_no, reason_to_retire(discarded))
 
     cpdef bint retire_to_doomed(
-        self, Entry e, double now, unsigned int lease_no=ANY_LEASE, bint discarded=False
+        self, Entry e, double now, unsigned int lease_no=ANY_LEASE, bint discarded=False, bint was_fit=False
     ) except -1:
         """Take a checked-out connection out of use for good and doom it: the next release closes it, or the caller.
 
         :param discarded: as for :py:meth:`retire`
+        :param was_fit: whether it is not counted as broken
         :raises ConnectionNotAcquired: when it is not checked out
         :return: whether it was doomed
         """
-        return retire(self, e, now, &self.doomed_for_caller, lease_no, reason_to_retire(discarded))
+        return retire(
+            self, e, now, &self.doomed_for_caller, lease_no, reason_to_retire(discarded), False, was_fit
+        )
 
     cpdef bint discard(self, Entry e, double now, bint to_doomed=False) except -1:
         """Its user has the pool close an acquired connection. Says nothing about the endpoint's other connections.

@@ -358,7 +358,7 @@ cdef class AsyncPool(PoolFacade):
             self.release_unreset(lease.entry, lease.lease_no, hook_ended)
             lease.entry = None
 
-    def _retire(self, Lease lease not None, bint broken):
+    def _retire(self, Lease lease not None, bint broken, bint was_fit=False):
         # Dooms the connection. Whether it is to be closed now: not if close() has closed it already, or after a fork.
         cdef Entry e = lease.entry
         cdef bint retired
@@ -366,7 +366,7 @@ cdef class AsyncPool(PoolFacade):
             return False
         if broken and gcp_load_char(&e.broken) != CUT_OFF:
             self._core.distrust_endpoint(e, lease.lease_no)
-        retired = self._core.retire_to_doomed(e, self._core.now(), lease.lease_no, not broken)
+        retired = self._core.retire_to_doomed(e, self._core.now(), lease.lease_no, not broken, was_fit)
         lease.entry = None
         return retired
 

@@ -266,7 +266,7 @@ cdef class SyncPool(PoolFacade):
                 if answer is not None:
                     self._note_reset(e.pool.endpoint, answer, after_error)
             except DiscardConnection as exc:
-                core.retire_to_doomed(e, read_clock(core), lease_no, True)
+                core.retire_to_doomed(e, read_clock(core), lease_no, True, not exc.broken)
                 try:
                     self._tell(None, e.pool.endpoint, 'on_release asked to close a connection to %s: %s', exc)
                 finally:

@@ -242,6 +242,18 @@ class PooledConnection(http.client.HTTPConnection):
             return self._spoilt or response.spoils
         return self._spoilt
 
+    @property
+    def has_served(self) -> bool:
+        """Whether the server ends the connection after this response (``Connection: close``), which came in full."""
+        response = self._response
+        return (
+            response is not None
+            and response.will_close
+            and response.isclosed()
+            and not self._requesting
+            and (self._spoilt or response.spoils) is None
+        )
+
     def is_quiet(self) -> bool:
         """Tell whether the server has neither closed the connection nor sent anything unasked."""
         sock = self.sock

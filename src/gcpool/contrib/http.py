@@ -147,7 +147,8 @@ class HttpConnectionManager(BaseConnectionManager[HttpEndpoint, Connection]):
         pooled = _pooled(conn)
         reason = pooled.why_unfit()
         if reason is not None:
-            raise DiscardConnection(f'the connection to {described(self, endpoint)!r} is unfit: {reason}')
+            text = f'the connection to {described(self, endpoint)!r} is unfit: {reason}'
+            raise DiscardConnection(text, broken=not pooled.has_served)
         pooled.timeout = self._timeout
         if pooled.sock.gettimeout() != self._timeout:
             pooled.sock.settimeout(self._timeout)
