@@ -126,6 +126,7 @@ def test_a_name_that_does_not_resolve(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_a_port_at_which_nothing_listens(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip('redis')
     with tcp_listener() as listener:
         port = listener.getsockname()[1]
     printed = said(capsys, 1, f'redis://:secret@127.0.0.1:{port}')
@@ -133,10 +134,14 @@ def test_a_port_at_which_nothing_listens(capsys: pytest.CaptureFixture[str]) -> 
     assert 'secret' not in printed
 
 
-@pytest.mark.parametrize('scheme', ['postgresql', 'mysql', 'redis', 'http', 'tls'])
+@pytest.mark.parametrize(
+    ('scheme', 'driver'),
+    [('postgresql', 'psycopg'), ('mysql', 'pymysql'), ('redis', 'redis'), ('http', 'http'), ('tls', 'ssl')],
+)
 def test_a_server_that_accepts_and_never_answers(
-    capsys: pytest.CaptureFixture[str], silent_listener: socket.socket, scheme: str
+    capsys: pytest.CaptureFixture[str], silent_listener: socket.socket, scheme: str, driver: str
 ) -> None:
+    pytest.importorskip(driver)
     port = silent_listener.getsockname()[1]
     printed = said(capsys, 1, f'{scheme}://me:secret@127.0.0.1:{port}/0', '--timeout', '0.3')
     assert 'ok      connects' in printed
@@ -145,6 +150,7 @@ def test_a_server_that_accepts_and_never_answers(
 
 
 def test_postgres(capsys: pytest.CaptureFixture[str], postgres: PostgresServer) -> None:
+    pytest.importorskip('psycopg')
     printed = said(capsys, 0, postgres.dsn)
     assert 'a round trip' in printed
     assert 'max_connections=40, 3 reserved' in printed
@@ -153,6 +159,7 @@ def test_postgres(capsys: pytest.CaptureFixture[str], postgres: PostgresServer) 
 
 
 def test_a_wrong_password_or_database_of_postgres(capsys: pytest.CaptureFixture[str], postgres: PostgresServer) -> None:
+    pytest.importorskip('psycopg')
     printed = said(capsys, 1, postgres.dsn.replace(postgres.password, 'hidden'))
     assert 'password authentication failed' in printed.partition('FAILED  opens')[2]
     assert 'hidden' not in printed
@@ -161,6 +168,7 @@ def test_a_wrong_password_or_database_of_postgres(capsys: pytest.CaptureFixture[
 
 
 def test_mysql(capsys: pytest.CaptureFixture[str], mariadb: MariadbServer) -> None:
+    pytest.importorskip('pymysql')
     params = mariadb.params
     place = f'127.0.0.1:{params["port"]}'
     url = f'mysql://{params["user"]}:{params["password"]}@{place}/{mariadb.database}'
@@ -175,6 +183,7 @@ def test_mysql(capsys: pytest.CaptureFixture[str], mariadb: MariadbServer) -> No
 
 
 def test_redis(capsys: pytest.CaptureFixture[str], redis_server: RedisServer) -> None:
+    pytest.importorskip('redis')
     printed = said(capsys, 0, redis_server.url)
     assert 'a round trip' in printed
     assert 'maxclients=' in printed
