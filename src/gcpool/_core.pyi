@@ -116,6 +116,8 @@ class Waiter:
     def dead_entry(self) -> Entry | None: ...
     @property
     def interrupts(self) -> Waiter | None: ...
+    @property
+    def waits_from(self) -> float: ...
     check_timed_out: bool
     def __init__(self, endpoint: object) -> None: ...
     def interrupt(self, interrupted: Waiter | None) -> None: ...
@@ -514,12 +516,13 @@ class PoolFacade:
     def _checked_default_endpoint(self) -> Any: ...
     def _must_check(self, w: Waiter) -> bool: ...
     _tasks: set[asyncio.Task[None]]
-    _signals: set[Signal]
+    _signals: dict[Signal, Waiter]
     _collector: Any
     _workers: Any
     _waiting: dict[int, Waiter]
     _close_timeout: float | None
     _holding: Any
+    _long_waits: Any
     __orig_class__: Any
 
 class SyncPool(PoolFacade):

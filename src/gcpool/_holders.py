@@ -114,7 +114,7 @@ class Holding:
         return [self._show(pool, lease) for lease in _leases(pool, *endpoint)]
 
     def _show(self, pool: 'Pool', lease: _Lease) -> Holder:
-        return Holder(pool._observer.shown(lease.endpoint), lease.seconds, _name(lease.who), _frames(lease.places))
+        return Holder(pool._observer.shown(lease.endpoint), lease.seconds, name_of(lease.who), _frames(lease.places))
 
     # -- leaks --------------------------------------------------------------------------------------------------------
 
@@ -166,7 +166,7 @@ class Holding:
             lease.endpoint,
             'a connection to %s ' + why + ': held for %.1f s by %s, acquired at %s, now at %s',
             lease.seconds,
-            _name(lease.who) or 'an unknown holder',
+            name_of(lease.who) or 'an unknown holder',
             _text(_frames(lease.places)),
             _text(_frames_now(lease.who)),
             level='warning',
@@ -181,7 +181,7 @@ class Holding:
             None,
             lease.endpoint,
             'the connection to %s that %s held for too long was ' + how + ' after %.1f s',
-            _name(lease.who) or 'an unknown holder',
+            name_of(lease.who) or 'an unknown holder',
             seconds,
             duration=seconds,
         )
@@ -257,7 +257,7 @@ def _task_of(who: Any) -> Any:
     return None if who is None or isinstance(who, ThreadMark) else who()
 
 
-def _name(who: Any) -> str | None:
+def name_of(who: Any) -> str | None:
     if isinstance(who, ThreadMark):
         return who.name
     task = _task_of(who)
@@ -268,7 +268,7 @@ def _name(who: Any) -> str | None:
 
 
 def _named(who: Any) -> str:
-    return f'{"thread" if isinstance(who, ThreadMark) else "task"} {_name(who)}'
+    return f'{"thread" if isinstance(who, ThreadMark) else "task"} {name_of(who)}'
 
 
 def _described(link: Link) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from . import _long_waits
 from ._contexts_threads import SyncContexts
 from ._core import LEAST_DISPOSE_TIME, Entry, SyncPool, Waiter
 from ._growing_threads import SyncGrowing
@@ -163,7 +164,7 @@ class SyncRuntime(
         """Wait until notified (True), or give up when the time limit has expired (False).
 
         While a close counts as relief, this expires it when it stops counting: the close may hang. If no thread can be
-        started, this makes attempts to connect at their time, too.
+        started, this makes attempts to connect at their time, too. A long wait is logged.
         """
         core = self._core
         # The thread that was to make the next attempt may have died, and no other one could be started then.
@@ -172,6 +173,8 @@ class SyncRuntime(
         else:
             lacks_workers = core.lacks_workers
         limit = math.inf if deadline is None else deadline
+        # Infinite for a wait that is not an acquire's.
+        log_at = waiter.waits_from + _long_waits.LONG_WAIT
         relief_ends_at = math.inf
         thread = threading.get_ident()
         interrupted = self._waiting.get(thread)
@@ -180,10 +183,13 @@ class SyncRuntime(
             while True:
                 lacks_workers = lacks_workers or core.lacks_workers
                 relief_ends_at = core.next_timer() if lacks_workers else core.relief_ends_at()
-                remaining = max(min(limit, relief_ends_at) - core.now(), 0.0)
+                remaining = max(min(limit, relief_ends_at, log_at) - core.now(), 0.0)
                 if signal.acquire(timeout=-1 if remaining == math.inf else min(remaining, threading.TIMEOUT_MAX)):
                     return True
-                if relief_ends_at < limit:
+                if log_at < min(limit, relief_ends_at):
+                    log_at = math.inf
+                    self._long_waits.log_of_thread(self, waiter)
+                elif relief_ends_at < limit:
                     core.run_timers(core.now(), False)
                     # If no thread can be started, this acquire closes, and is not late because of that.
                     self._begin_disposals(deadline)

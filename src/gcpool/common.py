@@ -154,16 +154,23 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         """The error of an acquire that has waited for a connection until its time was up."""
         phase, limit = self._waits_for(endpoint)
         stats = self._stats_within(limit, endpoint)
+        what = 'a slot for' if phase == 'slot' else 'a connection to'
+        reason = self._describe_wait(phase, limit, stats)
+        return self._make_timeout(phase, endpoint, deadline, timeout, f'waiting for {what} %s{reason}', limit, stats)
+
+    def _reason_to_wait(self, endpoint: EndpointT) -> str:
+        """Say why an acquire of an endpoint waits."""
+        phase, limit = self._waits_for(endpoint)
+        return self._describe_wait(phase, limit, self._stats_within(limit, endpoint))
+
+    def _describe_wait(self, phase: str, limit: str | None, stats: dict[str, int]) -> str:
         kinds = ('in_use', 'in use'), ('idle', 'idle'), ('creating', 'being created'), ('closing', 'being closed')
         counts = [f'{stats[kind]} {text}' for kind, text in kinds if stats[kind] or kind == 'in_use']
         counts.append(f'{stats["waiting"]} waiting')
         reached = '' if limit is None else f': {limit}={getattr(self._core, limit)} reached'
-        what = 'a slot for' if phase == 'slot' else 'a connection to'
         if phase == 'suspended':
             reached = ': the pool is suspended'
-        return self._make_timeout(
-            phase, endpoint, deadline, timeout, f'waiting for {what} %s{reached} ({", ".join(counts)})', limit, stats
-        )
+        return f'{reached} ({", ".join(counts)})'
 
     def _stats_within(self, limit: str | None, endpoint: EndpointT) -> dict[str, int]:
         return self._core.stats() if limit == 'total_max_size' else self._core.endpoint_stats(endpoint, False)

@@ -333,9 +333,9 @@ async def test_a_signal_does_not_keep_what_another_thread_has_dropped(
 
 
 async def test_a_signal_that_comes_as_a_wait_begins_leaves_nothing() -> None:
-    class Interrupted(set[Any]):
-        def add(self, signal: Any) -> None:
-            super().add(signal)
+    class Interrupted(dict[Any, Any]):
+        def __setitem__(self, signal: Any, waiter: Any) -> None:
+            super().__setitem__(signal, waiter)
             raise Interruption('after the call')
 
     async with Case(max_size=1) as case:
@@ -344,7 +344,7 @@ async def test_a_signal_that_comes_as_a_wait_begins_leaves_nothing() -> None:
         with pytest.raises(Interruption):
             await case.pool.acquire('a')
         assert not case.pool._signals
-        case.pool._signals = set()
+        case.pool._signals = {}
         await case.release(conn)
 
 

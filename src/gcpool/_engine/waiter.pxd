@@ -16,7 +16,7 @@ cdef class Waiter:
     cdef void *prev                         # [ep]
     cdef void *next                         # [ep]; after the queue, links the waiters that are to be notified
     cdef double queued_at                   # [owner]
-    cdef double waits_from                  # [owner] infinite: it does not wait, or its wait is counted
+    cdef readonly double waits_from         # [owner] infinite: it does not wait, or its wait is counted
     cdef char counted                       # [core] NOT_COUNTED, ..
     cdef bint has_waited                    # [core]
     cdef char was_idle                      # [ep] while queued, else [owner]: what it was served was idle before

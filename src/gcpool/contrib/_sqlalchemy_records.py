@@ -194,11 +194,13 @@ class AsyncRecords(Records):
             )
         try:
             # Loops keep weak references to their tasks, so whatever a task waits for has to keep it alive.
-            self._signals.add(signal)
+            self._signals[signal] = waiter
             if deadline is None:
+                self._long_waits.watch(signal.get_loop())
                 await_(signal)
                 return True
             left = deadline - self._core.now()
+            self._long_waits.watch(signal.get_loop(), left)
             if left > 0 and not signal.done():
                 # In an empty context: a timer refers to its context until it is due, and so to what that holds.
                 timer = signal.get_loop().call_later(left, signal, context=Context())
@@ -207,5 +209,5 @@ class AsyncRecords(Records):
                 finally:
                     timer.cancel()
         finally:
-            self._signals.discard(signal)
+            self._signals.pop(signal, None)
         return not give_up(waiter)
