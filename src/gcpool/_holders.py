@@ -114,7 +114,7 @@ class Holding:
         return [self._show(pool, lease) for lease in _leases(pool, *endpoint)]
 
     def _show(self, pool: 'Pool', lease: _Lease) -> Holder:
-        return Holder(pool._observer.shown(lease.endpoint), lease.seconds, name_of(lease.who), _frames(lease.places))
+        return Holder(pool._observer.shown(lease.endpoint), lease.seconds, _name(lease.who), _frames(lease.places))
 
     # -- leaks --------------------------------------------------------------------------------------------------------
 
@@ -166,7 +166,7 @@ class Holding:
             lease.endpoint,
             'a connection to %s ' + why + ': held for %.1f s by %s, acquired at %s, now at %s',
             lease.seconds,
-            name_of(lease.who) or 'an unknown holder',
+            _name(lease.who) or 'an unknown holder',
             _text(_frames(lease.places)),
             _text(_frames_now(lease.who)),
             level='warning',
@@ -181,7 +181,7 @@ class Holding:
             None,
             lease.endpoint,
             'the connection to %s that %s held for too long was ' + how + ' after %.1f s',
-            name_of(lease.who) or 'an unknown holder',
+            _name(lease.who) or 'an unknown holder',
             seconds,
             duration=seconds,
         )
@@ -221,7 +221,7 @@ class Holding:
                     wait.waiter.endpoint,
                     'an acquire of a connection to %s waits for its own %s, which holds one for %.1f s, acquired at '
                     '%s: if all connections are held by those who wait, they wait for each other (this is told once)',
-                    _named(wait.who),
+                    named(wait.who),
                     lease.seconds,
                     _text(_frames(lease.places)),
                     level='warning',
@@ -257,7 +257,7 @@ def _task_of(who: Any) -> Any:
     return None if who is None or isinstance(who, ThreadMark) else who()
 
 
-def name_of(who: Any) -> str | None:
+def _name(who: Any) -> str | None:
     if isinstance(who, ThreadMark):
         return who.name
     task = _task_of(who)
@@ -267,8 +267,11 @@ def name_of(who: Any) -> str | None:
     return name
 
 
-def _named(who: Any) -> str:
-    return f'{"thread" if isinstance(who, ThreadMark) else "task"} {name_of(who)}'
+def named(who: Any) -> str:
+    """Return the kind and the name of a holder: ``thread MainThread``, ``task Task-7``."""
+    kind, name = 'thread' if isinstance(who, ThreadMark) else 'task', _name(who)
+    # A thread that Python has not started is called so.
+    return f'{name}' if f'{name}'.startswith('thread ') else f'{kind} {name}'
 
 
 def _described(link: Link) -> str:
@@ -278,9 +281,9 @@ def _described(link: Link) -> str:
     holders = []
     for who in {id(who): who for who in link.held_by}.values():
         frames = _frames(places.get(id(who), ()))
-        holders.append(f'{_named(who)} (acquired at {frames[0] if frames else "an unknown place"})')
+        holders.append(f'{named(who)} (acquired at {frames[0] if frames else "an unknown place"})')
     return (
-        f'{_named(link.wait.who)} waits for a connection to {observer.text(link.wait.waiter.endpoint)} of '
+        f'{named(link.wait.who)} waits for a connection to {observer.text(link.wait.waiter.endpoint)} of '
         f'{observer.name}, held by {" and ".join(holders)}'
     )
 

@@ -104,8 +104,7 @@ class AsyncLifecycle(AsyncServing[EndpointT, ConnectionT], Generic[EndpointT, Co
         try:
             core.close()
             self._end_checks()
-            if self._collector is not None:
-                self._collector.stop()
+            self._stop_looking()
             await self._dispose_doomed(deadline)
         except BaseException:
             # Tasks or threads of the pool close what this call no longer does.
@@ -145,8 +144,7 @@ class AsyncLifecycle(AsyncServing[EndpointT, ConnectionT], Generic[EndpointT, Co
         finally:
             # A signal handler may raise in close(), where it wakes the waiters.
             self._end_checks()
-            if self._collector is not None:
-                self._collector.stop()
+            self._stop_looking()
 
     # -- the limits ---------------------------------------------------------------------------------------------------
 

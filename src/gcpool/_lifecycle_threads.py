@@ -106,8 +106,7 @@ class SyncLifecycle(SyncServing[EndpointT, ConnectionT], Generic[EndpointT, Conn
         try:
             core.close()
             self._end_checks()
-            if self._collector is not None:
-                self._collector.stop()
+            self._stop_looking()
             self._dispose_doomed(deadline)
         except BaseException:
             # Tasks or threads of the pool close what this call no longer does.
@@ -147,8 +146,7 @@ class SyncLifecycle(SyncServing[EndpointT, ConnectionT], Generic[EndpointT, Conn
         finally:
             # A signal handler may raise in close(), where it wakes the waiters.
             self._end_checks()
-            if self._collector is not None:
-                self._collector.stop()
+            self._stop_looking()
 
     # -- the limits ---------------------------------------------------------------------------------------------------
 

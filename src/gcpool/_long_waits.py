@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ._core import Waiter
-from ._holders import describe, name_of
+from ._holders import describe, named
 from ._own_use import task_holds, thread_holds
 from ._workers.loop_timer import LoopTimer
 
@@ -48,13 +48,18 @@ class LongWaits:
         # When the next warning may be logged. Whoever logs takes it out meanwhile: list.pop() is atomic.
         self._may_log_at = [-math.inf]
 
-    def watch(self, loop: 'asyncio.AbstractEventLoop', limit: float = math.inf) -> None:
+    def watch(self, loop: 'asyncio.AbstractEventLoop', waiter: Waiter, deadline: float) -> None:
         """Have the timer look when the wait that begins now in this event loop has become a long one.
 
-        :param limit: seconds after which the wait ends at the latest
+        :param deadline: when the wait ends at the latest
         """
-        if limit > LONG_WAIT and not self._timer.will_fire_in(loop):
+        # Infinite for a wait that is not an acquire's.
+        if waiter.waits_from + LONG_WAIT < deadline and not self._timer.will_fire_in(loop):
             self._timer.set(loop, LONG_WAIT, partial(self._look, loop))
+
+    def stop(self) -> None:
+        """Have nothing look any more."""
+        self._timer.cancel()
 
     def _look(self, loop: 'asyncio.AbstractEventLoop') -> None:
         pool = self._pool()
@@ -100,7 +105,7 @@ class LongWaits:
 
 def _thread(pool: Any) -> tuple[str, str]:
     """Return the calling thread's name, and who holds the connections."""
-    name = f'thread {name_of(pool._core.current_holder())}'
+    name = named(pool._core.current_holder())
     return name, _users(pool, [f'{name} itself'] if thread_holds(pool) else [])
 
 

@@ -205,6 +205,7 @@ class AsyncRuntime(
             ...
 
         # Of BaseConnectionPool.
+        def _stop_looking(self) -> None: ...
         def _timed_out(
             self, phase: str, endpoint: Any, deadline: float, timeout: float, what: str, limit: str | None = None
         ) -> PoolTimeout: ...
@@ -222,8 +223,7 @@ class AsyncRuntime(
         the sockets, often with a ResourceWarning.
         """
         core = self._core
-        if self._collector is not None:
-            self._collector.stop()
+        self._stop_looking()
         try:
             core.close()
         finally:
@@ -293,11 +293,11 @@ class AsyncRuntime(
             # Loops keep weak references to their tasks, so whatever a task waits for has to keep it alive.
             self._signals[signal] = waiter
             if deadline is None:
-                self._long_waits.watch(signal.get_loop())
+                self._long_waits.watch(signal.get_loop(), waiter, math.inf)
                 await signal
                 return True
             remaining = deadline - self._core.now()
-            self._long_waits.watch(signal.get_loop(), remaining)
+            self._long_waits.watch(signal.get_loop(), waiter, deadline)
             if remaining > 0 and not signal.done():
                 # In an empty context, for the reason that set_limit() gives.
                 timer = signal.get_loop().call_later(remaining, signal, context=Context())

@@ -130,6 +130,9 @@ class SyncRuntime(
             """
             ...
 
+        # Of BaseConnectionPool.
+        def _stop_looking(self) -> None: ...
+
     _own_methods = SyncPool.acquire, SyncPool.release
 
     def __init__(self, *args: Any, **parameters: Any):
@@ -279,8 +282,7 @@ class SyncRuntime(
         """
         core = self._core
         now = core.now()
-        if self._collector is not None:
-            self._collector.stop()
+        self._stop_looking()
         self._workers.stop()
         try:
             core.close()

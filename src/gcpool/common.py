@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic
 from ._core import Observer, PoolCore
 from ._health import health_of
 from ._holders import Frame, Holder, Holding, describe
+from ._long_waits import LongWaits
 from ._statistics import Health, Histogram, PoolStats
 from ._time_limits import seconds
 from .exceptions import PoolTimeout, make_pool_timeout
@@ -67,8 +68,10 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         @property
         def _check_timeout(self) -> float | None: ...
 
+        _collector: Any
         _close_timeout: float | None
         _holding: Holding
+        _long_waits: LongWaits
 
     def get_size(self) -> int:
         """Return the number of connections: idle, in use, being created and being closed."""
@@ -135,6 +138,12 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         ``wait_when_full`` or a minimum.
         """
         return health_of(self._core, self._observer)
+
+    def _stop_looking(self) -> None:
+        """The pool is closed: collect no more, and look for no long waits."""
+        if self._collector is not None:
+            self._collector.stop()
+        self._long_waits.stop()
 
     def _waits_for(self, endpoint: EndpointT) -> tuple[str, str | None]:
         """Why an acquire waits: the phase of a PoolTimeout, and the parameter that limits."""

@@ -32,6 +32,7 @@ import gevent
 import gevent.exceptions
 from gevent.event import Event
 
+from gcpool import _long_waits
 from gcpool.exceptions import ConnectionPoolClosedError, PoolTimeout
 from gcpool.threading import BaseConnectionManager, ConnectionPool
 from tests.support import dropped_pools
@@ -240,15 +241,20 @@ def time_limit() -> None:
 
 
 def nothing_can_end_the_wait() -> None:
-    """gevent notices that no greenlet is left to run, and says so to the one that waits."""
+    """gevent notices that no greenlet is left to run, and says so to the one that waits, after the pool's warning."""
+    _long_waits.LONG_WAIT = 0.01
     pool, manager = make_pool(max_size=1)
     conn = pool.acquire('a')
+    logger, handler = logging.getLogger('gcpool'), logging.NullHandler()
+    logger.addHandler(handler)
     try:
         pool.acquire('a')
     except gevent.exceptions.LoopExit:
         pool.release(conn, 'a')
     else:
         raise AssertionError('there was nothing to be had')
+    finally:
+        logger.removeHandler(handler)
     check_whole(pool, manager)
 
 

@@ -882,7 +882,7 @@ WRONG_CHANGES = (
     WrongChange(
         'collector-outlives-the-pool',
         ASYNCIO,
-        'self._collector.stop()\n            await self._dispose_doomed(deadline)',
+        'self._stop_looking()\n            await self._dispose_doomed(deadline)',
         'pass\n            await self._dispose_doomed(deadline)',
         'the timer of a closed pool is left behind',
     ),

@@ -196,11 +196,11 @@ class AsyncRecords(Records):
             # Loops keep weak references to their tasks, so whatever a task waits for has to keep it alive.
             self._signals[signal] = waiter
             if deadline is None:
-                self._long_waits.watch(signal.get_loop())
+                self._long_waits.watch(signal.get_loop(), waiter, math.inf)
                 await_(signal)
                 return True
             left = deadline - self._core.now()
-            self._long_waits.watch(signal.get_loop(), left)
+            self._long_waits.watch(signal.get_loop(), waiter, deadline)
             if left > 0 and not signal.done():
                 # In an empty context: a timer refers to its context until it is due, and so to what that holds.
                 timer = signal.get_loop().call_later(left, signal, context=Context())
