@@ -15,6 +15,7 @@ from rich.table import Table
 
 import gcpool
 
+from . import pictures
 from .measure import Figure, Result, quartiles, ratios
 from .settings import Settings
 
@@ -86,22 +87,14 @@ def write_json(results: Sequence[Result], settings: Settings, path: Path) -> Non
 
 def draw_chart(results: Sequence[Result], stem: Path) -> list[Path]:
     """Draw the cost of a cycle in each pool, and the throughput of many threads, into a PNG and an SVG."""
-    import matplotlib as mpl
-
-    mpl.use('agg')
-    # The same figures give the same file.
-    mpl.rcParams['svg.hashsalt'] = 'gcpool'
-    from matplotlib import pyplot as plt
-
+    plt = pictures.use_agg()
     by_case = {result.case: result for result in results}
     figure, ((threads, loop), (rate, fairness)) = plt.subplots(2, 2, figsize=(14, 9), layout='constrained')
     _draw_cycles(threads, 'threads', by_case)
     _draw_cycles(loop, 'asyncio', by_case)
     _draw_contention(rate, 'of the ideal rate', 'Threads with a hold of 1 ms: rate, ideal = 1', by_case)
     _draw_contention(fairness, 'Jain fairness index', 'Threads with a hold of 1 ms: Jain fairness index', by_case)
-    paths = [stem.with_suffix('.svg'), stem.with_suffix('.png')]
-    figure.savefig(paths[0], metadata={'Date': None})
-    figure.savefig(paths[1], dpi=110)
+    paths = pictures.save(figure, stem, dpi=110)
     plt.close(figure)
     return paths
 

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from . import pictures
 from .measure import quartiles
 from .servers_measure import WAIT_MEDIAN, LoadResult, Measure
 
@@ -42,13 +43,7 @@ def print_notes(results: Sequence[LoadResult], console: Console) -> None:
 
 def draw_chart(results: Sequence[LoadResult], stem: Path) -> list[Path]:
     """Draw one row per case, one bar per subject, into a PNG and an SVG; without the cases of only one measure."""
-    import matplotlib as mpl
-
-    mpl.use('agg')
-    # The same figures give the same file.
-    mpl.rcParams['svg.hashsalt'] = 'gcpool'
-    from matplotlib import pyplot as plt
-
+    plt = pictures.use_agg()
     drawn = [result for result in results if result.loads and len(result.measures) >= 4]
     figure, rows = plt.subplots(
         len(drawn), 4, figsize=(20, 2.2 * len(drawn)), layout='constrained', squeeze=False, sharey='row'
@@ -62,9 +57,7 @@ def draw_chart(results: Sequence[LoadResult], stem: Path) -> list[Path]:
         for axis, measure in zip(axes, measures, strict=True):
             _draw_bars(axis, result, measure)
         axes[0].set_title(result.case, loc='left', fontweight='bold')
-    paths = [stem.with_suffix('.svg'), stem.with_suffix('.png')]
-    figure.savefig(paths[0], metadata={'Date': None})
-    figure.savefig(paths[1], dpi=80)
+    paths = pictures.save(figure, stem, dpi=80)
     plt.close(figure)
     return paths
 

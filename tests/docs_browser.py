@@ -54,6 +54,26 @@ WIDE_TABLES = """
 return [...document.querySelectorAll('.table-wrapper')]
     .filter(box => box.scrollWidth > box.clientWidth + 1).map(box => box.textContent.slice(0, 80))
 """
+# Each picture that is shown, and which part of it is bright.
+LOOK_OF_PICTURES = """
+const done = arguments[0];
+const shown = [...document.querySelectorAll('figure img')].filter(image => image.offsetParent !== null);
+Promise.all(shown.map(async image => {
+    await image.decode();
+    const canvas = document.createElement('canvas');
+    const width = canvas.width = 1200;
+    const height = canvas.height = Math.round(width * image.naturalHeight / image.naturalWidth);
+    const context = canvas.getContext('2d');
+    context.drawImage(image, 0, 0, width, height);
+    const pixels = context.getImageData(0, 0, width, height).data;
+    const is = (test, start) => pixels[start + 3] > 128 && test(Math.min(...pixels.slice(start, start + 3)));
+    const starts = [...Array(width * height).keys()].map(number => 4 * number);
+    const bright = starts.filter(start => is(value => value > 180, start)).length;
+    return [image.getAttribute('src'), bright / starts.length];
+})).then(done);
+"""
+# The part of a picture that may be bright on a dark page: text and lines.
+MOST_INK = 0.2
 IS_WIDER_THAN_SCREEN = 'return document.documentElement.scrollWidth > window.innerWidth'
 
 
@@ -190,6 +210,14 @@ def test_the_switch_of_the_theme(browser: WebDriver, address: str) -> None:
         assert len(pictures) == 2
         assert all(picture.endswith(f'.{theme}.svg') for picture in pictures)
     assert seen['light'][0] != seen['dark'][0]
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_pictures_are_dark_on_a_dark_page(browser: WebDriver, address: str, page: str) -> None:
+    browser.get(f'{address}/{page}')
+    browser.execute_script('document.body.dataset.theme = "dark"')
+    for picture, bright in browser.execute_async_script(LOOK_OF_PICTURES):
+        assert 0 < bright < MOST_INK, picture
 
 
 @pytest.mark.parametrize('width', [WIDE, NARROW])

@@ -272,6 +272,12 @@ class TestPlot:
         # Nobody waited then.
         assert second != second
 
+    def test_a_pool_that_had_no_connection(self, tmp_path: Path) -> None:
+        empty = {'size': 0, 'in_use': 0, 'idle': 0, 'creating': 0, 'checking': 0, 'closing': 0}
+        looks = [look(pool_in_a_look(stats=empty), monotonic=time) for time in (100.0, 101.0)]
+        assert cli.main(['plot', self.record(tmp_path / 'run', *looks)]) == 0
+        assert (tmp_path / 'run.svg').exists()
+
     def test_a_picture_in_another_format(self, tmp_path: Path) -> None:
         path = self.record(tmp_path / 'run', look(pool_in_a_look()))
         assert cli.main(['plot', path, '--output', str(tmp_path / 'run.png')]) == 0

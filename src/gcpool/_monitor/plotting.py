@@ -106,14 +106,15 @@ def _draw(connections: Any, waits: Any, changes: Sequence[tuple[float, Change]],
     times = [time - began for time, _ in changes]
     pools = [change for _, change in changes]
     drawn = {state: colour for state, colour in _STACKED.items() if any(change.gauge(state) for change in pools)}
-    connections.stackplot(
-        times,
-        [[change.gauge(state) for change in pools] for state in drawn],
-        labels=[state.replace('_', ' ') for state in drawn],
-        colors=list(drawn.values()),
-        alpha=0.7,
-        step='post',
-    )
+    if drawn:  # stackplot() refuses to draw nothing
+        connections.stackplot(
+            times,
+            [[change.gauge(state) for change in pools] for state in drawn],
+            labels=[state.replace('_', ' ') for state in drawn],
+            colors=list(drawn.values()),
+            alpha=0.7,
+            step='post',
+        )
     waiting = [change.gauge('waiting') for change in pools]
     connections.step(times, waiting, color='black', where='post', label='waiting acquires')
     connections.set_ylabel('connections')
