@@ -91,6 +91,7 @@ def _add_check(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]') 
     check.add_argument(
         'url',
         metavar='URL',
+        nargs='+',  # argparse would print a second one, which may be the rest of a password
         help='postgresql://, mysql://, redis://, rediss://, http://, https://, tcp://host:port, tls://host:port, '
         'unix:///path or sqlite:///path',
     )

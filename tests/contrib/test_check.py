@@ -45,15 +45,65 @@ def test_without_a_command_the_commands_are_listed(capsys: pytest.CaptureFixture
         ('redis://', 'the URL has no host'),
         ('sqlite:///no/such/file', "there is no file 'no/such/file'"),
         ('sqlite:///', 'the URL has no path'),
+        ('postgresql://a,b:5433/shop', 'several hosts: expected one'),
+        (
+            'postgresql:///shop',
+            'the URL has no host: expected postgresql://user:password@host:5432/database, or ',
+        ),
+        ('mysql://db/shop?ssl_cert_file=x', "unknown parameter 'ssl_cert_file': did you mean 'ssl_cert'?"),
+        ('mysql://db/shop?quux=x', "unknown parameter 'quux': expected one of 'charset', "),
+        ('redis://db/shop', "'shop' is not the number of a database: expected redis://host:6379/0"),
     ],
 )
 def test_what_is_no_url_is_answered_with_one(capsys: pytest.CaptureFixture[str], url: str, meant: str) -> None:
     assert meant in said(capsys, 2, url)
 
 
-def test_a_password_in_a_url_that_cannot_be_read_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    for url in ('postgresql://me:se:cret@db:x/shop', 'me:secret@db', 'posgres://me:secret@db'):
-        assert 'cret' not in said(capsys, 2, url)
+@pytest.mark.parametrize(
+    'url',
+    [
+        'postgresql://me:se:cret@db:x/shop',
+        'me:secret@db',
+        'posgres://me:secret@db',
+        # The characters that end the password where it is not percent-encoded.
+        'me:x://secret@db',
+        'postgresql://me:1/secret@db/shop',
+        'postgresql://me:x@y/secret@db/shop',
+        'postgresql://me:?secret@db/shop',
+        'postgresql://me:1#secret@db/shop',
+        'mysql://me:1/secret@db/shop',
+        'mysql://me:x?secret@db/shop',
+        'redis://:1/secret@db/0',
+        'https://me:1/secret@db/',
+        'tcp://me:1/secret@db:80',
+        # Where no password belongs.
+        'sqlite://me:secret@db/shop',
+        'unix://me:secret@/shop',
+        'mysql://db/shop?charset=latin1&pass=secret',
+        # Two arguments of a shell.
+        'postgresql://me:pa secret@db/shop',
+    ],
+)
+def test_a_password_in_a_url_that_cannot_be_read_is_not_shown(capsys: pytest.CaptureFixture[str], url: str) -> None:
+    assert 'secret' not in said(capsys, 2, *url.split())
+
+
+def test_a_password_in_the_parameters_of_a_url_is_not_shown(
+    capsys: pytest.CaptureFixture[str], postgres: PostgresServer
+) -> None:
+    pytest.importorskip('psycopg')
+    url = f'postgresql://postgres@127.0.0.1:{postgres.port}/postgres'
+    # libpq quotes what it does not understand.
+    for query in ('password=se%cret', 'sslpassword=secret%zz', 'pwd=secret', 'password=a%20secret&sslmode=secret%zz'):
+        assert 'cret' not in said(capsys, 1, f'{url}?{query}')
+
+
+def test_a_short_password_leaves_the_words_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip('redis')
+    with tcp_listener() as listener:
+        port = listener.getsockname()[1]
+    printed = said(capsys, 1, f'redis://:on@127.0.0.1:{port}')
+    assert f'nothing listens on port {port}: check the port' in printed
 
 
 def test_a_missing_driver_is_named_with_its_extra(
@@ -158,6 +208,30 @@ def test_postgres(capsys: pytest.CaptureFixture[str], postgres: PostgresServer) 
     assert postgres.password not in printed
 
 
+def test_the_limits_of_a_role_and_a_database(capsys: pytest.CaptureFixture[str], postgres: PostgresServer) -> None:
+    psycopg = pytest.importorskip('psycopg')
+    url = f'postgresql://narrow:hidden@127.0.0.1:{postgres.port}/'
+    with psycopg.connect(postgres.dsn, autocommit=True) as conn:
+        conn.execute("CREATE ROLE narrow LOGIN PASSWORD 'hidden' CONNECTION LIMIT 7")
+        conn.execute('CREATE DATABASE narrow CONNECTION LIMIT 3')
+        try:
+            printed = said(capsys, 0, f'{url}postgres')
+            assert 'CONNECTION LIMIT=7 of the role, 0 used by others: there is room for 7, so max_size' in printed
+            printed = said(capsys, 0, f'{url}narrow')
+            assert 'CONNECTION LIMIT=3 of the database, 0 used by others: there is room for 3, so max_size' in printed
+        finally:
+            conn.execute('DROP DATABASE narrow')
+            conn.execute('DROP ROLE narrow')
+
+
+def test_postgres_at_a_unix_socket(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pytest.importorskip('psycopg')
+    printed = said(capsys, 1, f'postgresql://me:secret@/shop?host={tmp_path}&port=4711')
+    assert 'resolves' not in printed
+    assert f'{tmp_path}/.s.PGSQL.4711' in printed.partition('FAILED  opens')[2]
+    assert 'secret' not in printed
+
+
 def test_a_wrong_password_or_database_of_postgres(capsys: pytest.CaptureFixture[str], postgres: PostgresServer) -> None:
     pytest.importorskip('psycopg')
     printed = said(capsys, 1, postgres.dsn.replace(postgres.password, 'hidden'))
@@ -180,6 +254,8 @@ def test_mysql(capsys: pytest.CaptureFixture[str], mariadb: MariadbServer) -> No
     assert 'Access denied' in printed.partition('FAILED  opens')[2]
     assert 'hidden' not in printed
     assert 'check the name of the database' in said(capsys, 1, f'{url}-none').partition('FAILED  opens')[2]
+    assert 'a round trip' in said(capsys, 0, f'{url}?charset=latin1')
+    assert 'No such file' in said(capsys, 1, f'{url}?ssl_ca=/no-such-file').partition('FAILED  opens')[2]
 
 
 def test_redis(capsys: pytest.CaptureFixture[str], redis_server: RedisServer) -> None:

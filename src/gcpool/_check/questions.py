@@ -16,7 +16,12 @@ __all__ = [
 _POSTGRES = """
     SELECT current_setting('max_connections')::int, current_setting('superuser_reserved_connections')::int
         + coalesce(nullif(current_setting('reserved_connections', true), ''), '0')::int,
-        (SELECT sum(numbackends)::int FROM pg_stat_database)
+        (SELECT sum(numbackends)::int FROM pg_stat_database),
+        CASE WHEN rolsuper THEN -1 ELSE rolconnlimit END,
+        (SELECT count(*)::int FROM pg_stat_activity WHERE usename = session_user),
+        CASE WHEN rolsuper THEN -1 ELSE datconnlimit END,
+        (SELECT numbackends FROM pg_stat_database WHERE datname = current_database())
+    FROM pg_roles, pg_database WHERE rolname = session_user AND datname = current_database()
 """
 
 
@@ -44,15 +49,22 @@ def ping_http(conn: Any, path: str) -> None:
 
 
 def limit_of_postgres(conn: Any) -> str:
-    """Say how many connections a PostgreSQL server has room for."""
-    most, reserved, connected = _row(conn, _POSTGRES)
-    return _told('max_connections', most, reserved, connected)
+    """Say how many connections a PostgreSQL server has room for: by its own limit, or the role's, or the database's."""
+    most, reserved, connected, of_role, by_role, of_database, in_database = _row(conn, _POSTGRES)
+    limits = [
+        ('max_connections={}, {} reserved', most, reserved, connected),
+        ('CONNECTION LIMIT={} of the role', of_role, 0, by_role),
+        ('CONNECTION LIMIT={} of the database', of_database, 0, in_database),
+    ]
+    # A limit of -1 is none, and superusers have none but the first.
+    return min((_room(*limit) for limit in limits if limit[1] >= 0), key=lambda room: room[0])[1]
 
 
 def limit_of_mysql(conn: Any) -> str:
     """Say how many connections a MySQL server has room for."""
     most = int(_row(conn, 'SELECT @@global.max_connections')[0])
-    return _told('max_connections', most, 0, int(_row(conn, "SHOW GLOBAL STATUS LIKE 'Threads_connected'")[1]))
+    connected = int(_row(conn, "SHOW GLOBAL STATUS LIKE 'Threads_connected'")[1])
+    return _room('max_connections={}', most, 0, connected)[1]
 
 
 def limit_of_redis(conn: Any) -> str:
@@ -62,7 +74,7 @@ def limit_of_redis(conn: Any) -> str:
     told: Any = client_of(conn).info('clients')
     if 'maxclients' not in told:
         return 'the server does not tell its limit on connections'
-    return _told('maxclients', int(told['maxclients']), 0, int(told['connected_clients']))
+    return _room('maxclients={}', int(told['maxclients']), 0, int(told['connected_clients']))[1]
 
 
 def _row(conn: Any, statement: str) -> Any:
@@ -74,10 +86,11 @@ def _row(conn: Any, statement: str) -> Any:
         cursor.close()
 
 
-def _told(name: str, most: int, reserved: int, connected: int) -> str:
+def _room(text: str, most: int, reserved: int, connected: int) -> tuple[int, str]:
+    """Return how many connections a limit leaves room for, and how that is said."""
     used = max(connected - 1, 0)  # one is this connection, which is closed
     free = max(most - reserved - used, 0)
-    return (
-        f'{name}={most}, {reserved} reserved, {used} used by others: '
+    return free, (
+        f'{text.format(most, reserved)}, {used} used by others: '
         f'there is room for {free}, so max_size of all processes together may be {free}'
     )

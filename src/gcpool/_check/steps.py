@@ -1,11 +1,12 @@
 """Runs the steps of a check, each within the time limit, and prints what it finds."""
 
 import queue
+import re
 import socket
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from gcpool._check.targets import CheckError, Target, find_target
@@ -18,19 +19,24 @@ USAGE_ERROR = 2
 # How many round trips are measured.
 ROUNDS = 10
 
+# Characters of a password that may be a part of ordinary words.
+SHORT = 4
+
 ResultT = TypeVar('ResultT')
 
 
-def run_check(url: str, timeout: float, say: Callable[[str], object]) -> int:
+def run_check(urls: Sequence[str], timeout: float, say: Callable[[str], object]) -> int:
     """Try an endpoint, and say what works.
 
-    :param url: as on the command line
+    :param urls: the arguments of the command line, of which there may be one
     :param timeout: seconds that each step may take
     :param say: prints a line
     :return: the exit code: 0 if all steps worked, 1 if one did not, 2 for a URL that cannot be checked
     """
     try:
-        target = find_target(url)
+        if len(urls) > 1:
+            raise CheckError('expected one URL: put it in quotes, so that the shell does not split it')
+        target = find_target(urls[0])
     except CheckError as error:
         say(f'Cannot check this: {error}')
         return USAGE_ERROR
@@ -93,19 +99,29 @@ class _Check:
             self._works('limit', self._step('limit', lambda: limit(conn)))
 
     def _works(self, name: str, text: str) -> None:
-        self._say(f'  ok      {name:9} {self._redacted(text)}')
+        self._say(f'  ok      {name:9} {text}')
 
-    def _step(self, name: str, function: Callable[[], ResultT], explain: Callable[[Exception], str] = str) -> ResultT:
+    def _step(
+        self, name: str, function: Callable[[], ResultT], explain: Callable[[Exception], str] | None = None
+    ) -> ResultT:
+        """Do one step.
+
+        :param explain: makes a text of an error that knows no password; None for the error of a driver
+        """
+        explain = explain or self._redacted
         try:
             return _within(self._timeout, function)
         except Exception as error:  # noqa: BLE001
             text = explain(error).strip() or type(error).__name__
-            self._say(f'  FAILED  {name:9} {self._redacted(text)}')
+            self._say(f'  FAILED  {name:9} {text}')
             raise _Failed from None
 
-    def _redacted(self, text: str) -> str:
+    def _redacted(self, error: Exception) -> str:
+        text = str(error)
         for secret in self._target.secrets:
-            text = text.replace(secret, '***')
+            # A short one may be a part of many words: it is replaced where it is a word by itself.
+            hidden = re.escape(secret) if len(secret) > SHORT else rf'(?<!\w){re.escape(secret)}(?!\w)'
+            text = re.sub(hidden, '***', text)
         return text
 
 

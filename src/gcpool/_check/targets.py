@@ -37,6 +37,11 @@ _PORTS = {
     'http': 80,
     'https': 443,
 }
+_SCHEME = re.compile('[A-Za-z][A-Za-z0-9+.-]*')
+# The parameters of a URL whose values are not to be shown.
+_SECRET = re.compile('pass|pwd|secret|token', re.IGNORECASE)
+# What PyMySQL takes besides host, user and database, and is a text.
+_MYSQL_PARAMETERS = ('charset', 'collation', 'ssl_ca', 'ssl_cert', 'ssl_key')
 
 
 class CheckError(BaseError):
@@ -70,7 +75,8 @@ def find_target(url: str) -> Target:
     :raises CheckError: when the URL is none of those that are known; the message says what was meant
     """
     scheme, separator, rest = url.partition('://')
-    if not separator:
+    if not separator or _SCHEME.fullmatch(scheme) is None:
+        # The text may have a password in it.
         raise CheckError(f'expected a URL, such as {_examples_for(url)}')
     scheme = scheme.lower().partition('+')[0]
     if scheme not in _EXAMPLES:
@@ -81,16 +87,27 @@ def find_target(url: str) -> Target:
         return _unix(rest) if scheme == 'unix' else _sqlite(rest)
     try:
         parts = urllib.parse.urlsplit(f'{scheme}://{rest}')
+        if ',' in parts.netloc.rpartition('@')[2]:
+            raise CheckError('several hosts: expected one, because each is checked by itself')
         host, port = parts.hostname, parts.port or _PORTS.get(scheme)
     except ValueError:
         # Its text may quote a password that has a special character.
         raise CheckError(f'the URL has no valid host and port: expected {_EXAMPLES[scheme]}') from None
+    if '@' in f'{parts.path}{parts.query}{parts.fragment}':
+        # What precedes it may be the end of a password.
+        raise CheckError(
+            'the URL has an @ behind its host: expected special characters as %40 for @, %2F for /, %3F for ?, '
+            '%23 for # and %3A for :'
+        )
+    parts = parts._replace(scheme=scheme)
+    if host is None and scheme.startswith('postgres'):
+        return _postgres_of_query(parts)
     if host is None or port is None:
         raise CheckError(f'the URL has no {"host" if host is None else "port"}: expected {_EXAMPLES[scheme]}')
     make = {'postgresql': _postgres, 'postgres': _postgres, 'mysql': _mysql}.get(scheme)
     if make is None:
         make = _redis if scheme.startswith('redis') else _http if scheme.startswith('http') else _socket
-    target: Target = make(parts._replace(scheme=scheme), host, port)
+    target: Target = make(parts, host, port)
     return target
 
 
@@ -113,9 +130,10 @@ def _load(*names: str) -> Any:
 
 
 def _secrets(parts: urllib.parse.SplitResult) -> tuple[str, ...]:
-    found = {value for name, value in urllib.parse.parse_qsl(parts.query) if 'pass' in name.lower()}
-    if parts.password:
-        found |= {parts.password, urllib.parse.unquote(parts.password)}
+    given = [pair.partition('=')[::2] for pair in parts.query.split('&')]
+    found = {value for name, value in given if _SECRET.search(name)} | {parts.password or ''}
+    # As they are given, and as the driver reads them: an error may quote both.
+    found |= {read(value) for value in found for read in (urllib.parse.unquote, urllib.parse.unquote_plus)}
     # The longest first, because one may be a part of another.
     return tuple(sorted(found - {''}, key=lambda secret: -len(secret)))
 
@@ -123,6 +141,16 @@ def _secrets(parts: urllib.parse.SplitResult) -> tuple[str, ...]:
 def _text(parts: urllib.parse.SplitResult, host: str, port: int) -> str:
     name = f'[{host}]' if ':' in host else host
     return f'{parts.scheme}://{name}:{port}{parts.path.rstrip("/")}'
+
+
+def _postgres_of_query(parts: urllib.parse.SplitResult) -> Target:
+    """A URL without a host: it has one in its query, which may be the directory of a Unix socket."""
+    given = dict(urllib.parse.parse_qsl(parts.query))
+    host, port = given.get('host', ''), given.get('port', '5432')
+    if not host or ',' in host or not port.isdecimal():
+        raise CheckError(f'the URL has no host: expected {_EXAMPLES[parts.scheme]}, or ?host= and ?port=, one of each')
+    target = _postgres(parts, host, int(port))
+    return target._replace(address=None) if host.startswith(('/', '@')) else target
 
 
 def _postgres(parts: urllib.parse.SplitResult, host: str, port: int) -> Target:
@@ -146,13 +174,24 @@ def _mysql(parts: urllib.parse.SplitResult, host: str, port: int) -> Target:
         'password': urllib.parse.unquote(parts.password or ''),
         'database': urllib.parse.unquote(parts.path.strip('/')),
     }
-    params = {'host': host, 'port': port, **{name: value for name, value in given.items() if value}}
+    options = dict(urllib.parse.parse_qsl(parts.query))
+    for name in options:
+        if name not in _MYSQL_PARAMETERS:
+            near = difflib.get_close_matches(name, _MYSQL_PARAMETERS, 1)
+            known = ', '.join(map(repr, _MYSQL_PARAMETERS))
+            meant = f'did you mean {near[0]!r}?' if near else f'expected one of {known}'
+            raise CheckError(f'unknown parameter {name!r}: {meant}')
+    params = {'host': host, 'port': port, **options, **{name: value for name, value in given.items() if value}}
     manager = module.DbConnectionManager({text: params}, ping=True)
     return Target(text, manager, text, (host, port), questions.ping_database, questions.limit_of_mysql, _secrets(parts))
 
 
 def _redis(parts: urllib.parse.SplitResult, host: str, port: int) -> Target:
     module = _load('redis')
+    database = parts.path.strip('/')
+    if database and not database.isdecimal():
+        # redis-py would take database 0.
+        raise CheckError(f'{database!r} is not the number of a database: expected {_EXAMPLES[parts.scheme]}')
     text = _text(parts, host, port)
     manager = module.RedisConnectionManager({text: urllib.parse.urlunsplit(parts)}, ping=True)
     return Target(text, manager, text, (host, port), questions.ping_redis, questions.limit_of_redis, _secrets(parts))
@@ -181,12 +220,16 @@ def _socket(parts: urllib.parse.SplitResult, host: str, port: int) -> Target:
 
 
 def _unix(path: str) -> Target:
+    if not path.startswith('/'):
+        raise CheckError(f'the URL has no absolute path: expected {_EXAMPLES["unix"]}')
     place = Path(urllib.parse.unquote(path))
     manager = _load('unix').UnixSocketConnectionManager()
     return Target(f'unix://{place}', manager, place, None, None, None, ())
 
 
 def _sqlite(path: str) -> Target:
+    if '@' in path.partition('/')[0]:
+        raise CheckError(f'an SQLite database has no user: expected {_EXAMPLES["sqlite"]}')
     # As in SQLAlchemy's URLs: three slashes before a relative path, four before an absolute one. One that begins with a
     # directory of the root is absolute, too.
     name = urllib.parse.unquote(path.partition('?')[0]).removeprefix('/')
