@@ -19,9 +19,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name not in {'BaseConnectionManager', 'ConnectionPool', 'NullConnectionPool'}:
+    if name in {'BaseConnectionManager', 'ConnectionPool', 'NullConnectionPool'}:
+        message = (
+            f'there is one for threads and one for asyncio: expected gcpool.threading.{name} or gcpool.asyncio.{name}'
+        )
+    elif name in exceptions.__all__:
+        message = f'module {__name__!r} has no attribute {name!r}: expected gcpool.exceptions.{name}'
+    else:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    message = f'there is one for threads and one for asyncio: expected gcpool.threading.{name} or gcpool.asyncio.{name}'
     # For `from gcpool import ConnectionPool` Python asks here first, and would put its own words for an AttributeError.
     if sys._getframe(1).f_globals.get('__name__') == 'importlib._bootstrap':  # noqa: SLF001
         raise ImportError(message, name=__name__)

@@ -14,6 +14,25 @@ __all__ = ['NO_ENDPOINT', 'Hooks', 'check_manager', 'is_coroutine_function']
 # The flag of the code of an ``async def``: inspect.CO_COROUTINE.
 _CO_COROUTINE = 0x80
 
+# Those of inspect.CO_VARARGS and inspect.CO_VARKEYWORDS.
+_CO_VARARGS, _CO_VARKEYWORDS = 0x4, 0x8
+
+# What the pool passes to each method of a manager, by place; and which of them get `timeout`, by name, on threads.
+_ARGUMENTS = {
+    'create': ('endpoint',),
+    'dispose': ('endpoint', 'conn'),
+    'check_aliveness': ('endpoint', 'conn'),
+    'normalize': ('endpoint',),
+    'on_acquire': ('endpoint', 'conn'),
+    'on_release': ('endpoint', 'conn'),
+    'on_connection_dead': ('endpoint', 'conn'),
+    'is_broken': ('endpoint', 'conn', 'exc'),
+    'is_refusal': ('endpoint', 'exc'),
+    'is_hopeless': ('endpoint', 'exc'),
+    'describe_endpoint': ('endpoint',),
+}
+_TIMED = frozenset({'create', 'dispose', 'check_aliveness'})
+
 
 class _NoEndpoint:
     """The type of :py:data:`NO_ENDPOINT`."""
@@ -129,10 +148,38 @@ def check_manager(manager: object, *, asynchronous: bool) -> None:
             raise TypeError(f'{name}() of connection_manager {manager!r} is a coroutine function: {expected}')
         if asynchronous and _is_plain(method):
             raise TypeError(f'{name}() of connection_manager {manager!r} is not a coroutine function: {expected}')
+    for name, arguments in _ARGUMENTS.items():
+        timed = name in _TIMED and not asynchronous
+        taken = _taken_instead(getattr(manager, name, None), arguments, timed)
+        if taken is not None:
+            wanted_text = ', '.join((*arguments, *['timeout=None'] * timed))
+            raise TypeError(
+                f'{name}() of connection_manager {manager!r} takes ({", ".join(taken)}): expected {name}({wanted_text})'
+            )
     for name in () if asynchronous else Hooks.NAMES:
         if is_coroutine_function(getattr(manager, name, None)):
             raise TypeError(f'{name}() of connection_manager {manager!r} is a coroutine function: {expected}')
     check_hook_names(manager)
+
+
+def _taken_instead(method: object, arguments: Sequence[str], timed: bool) -> Sequence[str] | None:
+    """Return the names of a method's parameters if it cannot be called as the pool calls it; else None.
+
+    What is not written in Python, or takes ``*args`` or ``**kwargs``, is taken to be right: a wrapper, a mock.
+    """
+    function: Any = getattr(method, '__func__', method)
+    code = getattr(function, '__code__', None)
+    if code is None or code.co_flags & (_CO_VARARGS | _CO_VARKEYWORDS):
+        return None
+    bound = int(getattr(method, '__self__', None) is not None)
+    by_place = code.co_varnames[bound : code.co_argcount]
+    by_name = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+    without_default = len(by_place) - len(function.__defaults__ or ())
+    filled = {*by_place[: len(arguments)], *(('timeout',) if timed else ())}
+    missing = {*by_place[:without_default], *by_name} - filled - {*(function.__kwdefaults__ or ())}
+    fits = len(by_place) >= len(arguments) and not missing
+    has_timeout = not timed or 'timeout' in {*by_place[len(arguments) :], *by_name}
+    return None if fits and has_timeout else (*by_place, *by_name)
 
 
 def _is_made_up(manager: object, name: str) -> bool:

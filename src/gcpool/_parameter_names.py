@@ -57,23 +57,33 @@ _NAMES_ELSEWHERE = {
 }
 # A name must be alike to this part to be taken for a typing error.
 _ALIKE = 0.75
+# The flag of the code of a function that takes ``**``: inspect.CO_VARKEYWORDS.
+_CO_VARKEYWORDS = 0x8
 
 
 def naming_parameters(function: FunctionT) -> FunctionT:
-    """Make a function refuse keyword arguments that it does not have, and say which was meant.
+    """Make a function refuse arguments that it does not have, and say which were meant.
 
-    :param function: a method whose parameters all have names
+    :param function: a method; one that takes ``**parameters`` leaves those to a function that it calls
     """
     # Not by inspect, which takes longer to import than the rest of a pool for threads.
     code = function.__code__
     names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
     known = frozenset(names)
+    takes_others = bool(code.co_flags & _CO_VARKEYWORDS)
+    most = code.co_argcount - 1
 
     @functools.wraps(function)
     def checked(self: object, *args: Any, **parameters: Any) -> Any:
-        if not known.issuperset(parameters):
+        if not takes_others and not known.issuperset(parameters):
             unknown = next(name for name in parameters if name not in known)
             raise TypeError(f'{type(self).__qualname__} has no parameter {unknown!r}{_suggestion(unknown, names)}')
+        if len(args) > most:
+            # Not quoted, because it may hold a password.
+            raise TypeError(
+                f'{type(self).__qualname__} takes only {" and ".join(names[:most])} without a name: expected the other '
+                'parameters with their names, such as max_size=8'
+            )
         return function(self, *args, **parameters)
 
     return cast('FunctionT', checked)

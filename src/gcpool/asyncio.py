@@ -373,6 +373,7 @@ class NullConnectionPool(ConnectionPool[EndpointT, ConnectionT], Generic[Endpoin
     :raises ValueError: when a parameter is out of range, or two contradict each other, or a minimum is not 0
     """
 
+    @naming_parameters
     def __init__(
         self,
         connection_manager: BaseConnectionManager[EndpointT, ConnectionT],

@@ -148,3 +148,104 @@ def test_what_is_no_connection_is_not_released() -> None:
         for wrong in (None, 'a', case.pool.connection('a')):
             with pytest.raises(gcpool.exceptions.ConnectionNotAcquired, match='expected a connection that acquire'):
                 case.pool.release(wrong)  # type: ignore[arg-type]
+
+
+def takes_nothing(self: Any) -> object:
+    return object()
+
+
+def takes_only_the_connection(self: Any, conn: Any, *, other: int = 0) -> None:
+    pass
+
+
+def takes_too_much(self: Any, endpoint: Any, conn: Any, exc: Any, logger: Any) -> None:
+    pass
+
+
+def needs_a_name(self: Any, endpoint: Any, conn: Any, *, logger: Any) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ('name', 'method', 'taken', 'wanted'),
+    [
+        ('create', takes_nothing, '()', 'create(endpoint'),
+        ('on_acquire', takes_only_the_connection, '(conn, other)', 'on_acquire(endpoint, conn)'),
+        ('is_broken', takes_too_much, '(endpoint, conn, exc, logger)', 'is_broken(endpoint, conn, exc)'),
+        ('on_release', needs_a_name, '(endpoint, conn, logger)', 'on_release(endpoint, conn)'),
+    ],
+)
+def test_a_method_that_cannot_be_called_is_refused_when_the_pool_is_built(
+    name: str, method: Any, taken: str, wanted: str
+) -> None:
+    manager: Any = type('Wrong', (Manager,), {name: method})()
+    with pytest.raises(TypeError) as caught:
+        ConnectionPool(manager)
+    assert f'{name}() of connection_manager ' in str(caught.value)
+    assert f' takes {taken}: expected {wanted}' in str(caught.value)
+
+
+def test_methods_that_can_be_called_otherwise_than_the_base_class_s_are_taken() -> None:
+    class Unusual(Manager):
+        def create(self, where: Any, *rest: Any, **named: Any) -> Any:  # type: ignore[override]
+            return super().create(where)
+
+        def on_acquire(self, endpoint: Any, conn: Any, logger: Any = None, *, level: int = 0) -> None:
+            pass
+
+    with Case(Unusual()) as case:
+        case.cycle('a')
+
+
+def test_a_parameter_without_its_name_is_refused() -> None:
+    for pool_class in (ConnectionPool, NullConnectionPool):
+        anything: Any = pool_class
+        with pytest.raises(
+            TypeError, match=r'takes only connection_manager without a name: expected .* as max_size=8$'
+        ):
+            anything(Manager(), 'secret')
+
+
+@pytest.mark.parametrize(
+    ('name', 'meant'),
+    [
+        ('getconn', 'with pool.connection() (on asyncio: async with), or acquire()'),
+        ('putconn', 'the end of the block of connection(), or release()'),
+        ('closeall', 'close()'),
+        ('execute', 'a connection, by with pool.connection() (on asyncio: async with)'),
+        ('maxsize', 'max_size, or total_max_size for all endpoints together'),
+    ],
+)
+def test_the_name_of_another_pool_s_method_is_answered(name: str, meant: str) -> None:
+    pool: Any = ConnectionPool(Manager())
+    with pytest.raises(
+        AttributeError, match=f"^'ConnectionPool' object has no attribute '{name}': expected "
+    ) as caught:
+        getattr(pool, name)
+    assert str(caught.value).endswith(f'expected {meant}')
+    assert not hasattr(pool, name)
+    assert name not in dir(pool)
+    assert {'acquire', 'get_stats', '__init__'} <= {*dir(pool)}
+
+
+def test_a_subclass_may_have_a_method_of_such_a_name() -> None:
+    class Own(ConnectionPool[Any, Any]):
+        def getconn(self) -> str:
+            return 'own'
+
+    pool = Own(Manager())
+    assert pool.getconn() == 'own'
+    assert 'getconn' in dir(pool)
+    assert 'putconn' not in dir(pool)
+
+
+def test_a_context_that_was_not_entered_is_no_connection() -> None:
+    context: Any = ConnectionPool(Manager()).connection('a')
+    with pytest.raises(AttributeError, match=r"no attribute 'execute': expected `(async )?with pool\.connection\("):
+        context.execute('SELECT 1')
+    assert not hasattr(context, 'execute')
+
+
+def test_the_package_names_the_module_of_the_exceptions() -> None:
+    with pytest.raises(AttributeError, match=r'expected gcpool\.exceptions\.PoolTimeout$'):
+        _ = gcpool.PoolTimeout

@@ -19,6 +19,13 @@ cdef class AsyncConnectionContext(Lease):
     def __call__(self, function):
         return decorate(self, function)
 
+    def __getattr__(self, name):
+        # Asked last, so that it costs an entry nothing.
+        raise AttributeError(
+            f'{type(self).__name__!r} object has no attribute {name!r}: expected '
+            f'`async with pool.connection(...) as conn`, and conn for the connection'
+        )
+
     def __aenter__(self):
         cdef AsyncPool pool
         cdef Entry e

@@ -56,6 +56,13 @@ cdef class SyncConnectionContext(Lease):
     def __call__(self, function):
         return decorate(self, function)
 
+    def __getattr__(self, name):
+        # Asked last, so that it costs an entry nothing.
+        raise AttributeError(
+            f'{type(self).__name__!r} object has no attribute {name!r}: expected '
+            f'`with pool.connection(...) as conn`, and conn for the connection'
+        )
+
     def __enter__(self):
         cdef void *pool = <void *>self.pool
         cdef void *endpoint = <void *>self.endpoint
