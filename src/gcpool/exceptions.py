@@ -87,6 +87,9 @@ class DiscardConnection(BaseError):
         for, as one that an HTTP server closes after its response. Its close has the reason ``discarded`` in any case
     """
 
+    # On the class for subclasses whose __init__ does not call this one.
+    broken = True
+
     def __init__(self, *args: object, broken: bool = True) -> None:
         super().__init__(*args)
         self.broken = broken

@@ -542,6 +542,18 @@ async def test_what_on_release_discards_though_it_was_fit_does_not_count_as_brok
         assert (case.stats['broken'], case.stats['closed_discarded'], case.stats['size']) == (0, 1, 0)
 
 
+async def test_a_subclass_of_discard_connection_that_does_not_call_its_init_discards_as_well() -> None:
+    class WornOut(DiscardConnection):
+        def __init__(self, uses: int) -> None:
+            self.uses = uses
+
+    async with Case(HookedManager()) as case:
+        case.manager.script('on_release', WornOut(7))
+        await case.cycle('a')
+        assert case.stats['broken'] == 1
+        assert case.pool.get_size() == 0
+
+
 async def test_a_release_that_discards_disposes_of_what_is_due() -> None:
     async with Case(HookedManager(), min_idle=0, idle_timeout=10) as case:
         await case.cycle('a')
