@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from ._core import Waiter
 from ._holders import describe, named
-from ._own_use import task_holds, thread_holds
 from ._workers.loop_timer import LoopTimer
 
 if TYPE_CHECKING:
@@ -105,12 +104,17 @@ class LongWaits:
 
 def _thread(pool: Any) -> tuple[str, str]:
     """Return the calling thread's name, and who holds the connections."""
+    # Imported here, because hardly any program needs it.
+    from ._own_use import thread_holds
+
     name = named(pool._core.current_holder())
     return name, _users(pool, [f'{name} itself'] if thread_holds(pool) else [])
 
 
 def _tasks(pool: Any, loop: 'asyncio.AbstractEventLoop', waiter: Waiter) -> tuple[str, str]:
     """Return the name of the task that waits, and who holds the connections. No task runs now."""
+    from ._own_use import task_holds
+
     asyncio: Any = sys.modules['asyncio']
     signals = [signal for signal, each in pool._signals.items() if each is waiter]
     tasks = [*asyncio.all_tasks(loop)][:MOST_TASKS]
