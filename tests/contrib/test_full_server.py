@@ -57,8 +57,8 @@ def cycles_for(foreign: int, name: str = '') -> int:
     return CYCLES // 4 if foreign or name.startswith('asyncpg.') else CYCLES
 
 
-def assert_served(stats: dict[str, int], refusals: int, foreign: int) -> None:
-    assert stats['created'] >= cycles_for(foreign)
+def assert_served(stats: dict[str, int], refusals: int, foreign: int, name: str = '') -> None:
+    assert stats['created'] >= cycles_for(foreign, name)
     assert (stats['acquired'], stats['waiting'], stats['timeouts']) == (0, 0, 0)
     assert stats['create_errors'] == refusals
     if foreign:
@@ -154,7 +154,7 @@ def test_tasks_reconnect_all_the_time(
     stats = asyncio.run(main())
     record_property('refusals', len(refusals))
     assert all(refusals)
-    assert_served(stats, len(refusals), foreign)
+    assert_served(stats, len(refusals), foreign, name)
 
 
 def find_manager(name: str) -> Any:
