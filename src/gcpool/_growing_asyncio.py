@@ -52,7 +52,7 @@ class AsyncGrowing(AsyncPool, Generic[EndpointT, ConnectionT]):
         :py:meth:`wait` waits for them. In a forked child the endpoint is warmed up again at the pool's first use.
 
         :param endpoint: where to connect; the manager's ``default_endpoint`` if it is not given
-        :param size: the number of connections, those in use included; 0 to keep none any more, None for ``min_size``
+        :param size: the number of connections, those in use included; 0 to stop keeping any, None for ``min_size``
         :raises TypeError: when ``size`` is not an int, or the endpoint is not hashable
         :raises ValueError: when ``size`` is negative, greater than ``max_size``, or None without a ``min_size``; also
             when ``max_lifetime`` is 0
@@ -72,7 +72,8 @@ class AsyncGrowing(AsyncPool, Generic[EndpointT, ConnectionT]):
             self._begin_disposals()
 
     async def wait(self, timeout: float | None = 30.0) -> None:
-        """Wait until every endpoint that was warmed up has once had its connections. Any number of callers may wait.
+        """Wait until every warmed-up endpoint has had all of its connections at least once. Any number of callers may
+        wait.
 
         :param timeout: seconds to wait at most, None for no limit
         :raises PoolTimeout: when the timeout expires; its cause is the last error of a connect, and its ``phase`` is

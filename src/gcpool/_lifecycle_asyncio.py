@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class AsyncLifecycle(AsyncServing[EndpointT, ConnectionT], Generic[EndpointT, ConnectionT]):
-    """The life of a pool, from its opening to its end, and the pauses in between."""
+    """Opens, closes, resizes, drains and suspends a pool."""
 
     __slots__ = ()
 
@@ -58,7 +58,7 @@ class AsyncLifecycle(AsyncServing[EndpointT, ConnectionT], Generic[EndpointT, Co
         await self.close(self._close_timeout)
 
     async def close(self, timeout: float | None = None, *, wait: bool = True) -> int:
-        """Close the pool: refuse new acquires, end the waiting ones, close every connection.
+        """Close the pool: refuse new acquires, fail the waiting ones, close every connection.
 
         Waits for connections in use and closes each when it is returned. Connections still in use when the timeout
         expires are closed all the same, and their release does nothing. Closing a closed pool waits in the same way.
@@ -162,14 +162,14 @@ class AsyncLifecycle(AsyncServing[EndpointT, ConnectionT], Generic[EndpointT, Co
 
         When a limit is raised, acquires that wait are served at once. Idle connections beyond a lowered limit are
         closed before this returns, connections in use beyond it when they are returned. A limit that was never given
-        goes on adapting to the others.
+        continues to adapt to the others.
 
         :param min_idle: as for the pool; None leaves it as it is
         :param max_size: the same
         :param total_max_size: the same
         :param min_size: the same
-        :param max_waiting: the same; acquires that wait already go on waiting
-        :param max_workers: the same; what is at work already goes on
+        :param max_waiting: the same; acquires that are already waiting continue to wait
+        :param max_workers: the same; work that has begun continues
         :raises TypeError: when one is of a wrong type
         :raises ValueError: when one is out of range, or contradicts another one
         :raises ConnectionPoolClosedError: when the pool is closed
@@ -212,8 +212,8 @@ class AsyncLifecycle(AsyncServing[EndpointT, ConnectionT], Generic[EndpointT, Co
         pool does nothing.
 
         :param endpoint: whose connections; if not given, those of all endpoints
-        :param idle_only: whether only the idle connections are closed, and those are left alone that are in use, or
-            that the pool is checking in the background at this moment
+        :param idle_only: whether only idle connections are closed: those in use, and those that the pool is checking in
+            the background, are left alone
         :raises TypeError: when the endpoint is not hashable, or ``idle_only`` is not a bool
         :raises ConnectionPoolNotFound: when the pool does not know the endpoint: it was never used, or it was forgotten
             because it has no connections and no waiters, and was not warmed up
@@ -255,14 +255,14 @@ class AsyncLifecycle(AsyncServing[EndpointT, ConnectionT], Generic[EndpointT, Co
     # -- suspend ------------------------------------------------------------------------------------------------------
 
     def suspend(self, *, fail: bool = False) -> None:
-        """Serve nobody until :py:meth:`resume`.
+        """Stop serving acquires until :py:meth:`resume`.
 
-        Acquires wait, and their time limits go on. Connections that are returned become idle, even if an acquire
+        Acquires wait, and their timeouts keep running. Connections that are returned become idle, even if an acquire
         waits for one. An acquire that is connecting or checking already gets its connection: :py:meth:`wait_idle` waits
         for it, too. Suspending a suspended pool changes only ``fail``. May be called in any thread.
 
         :param fail: whether acquires raise ``PoolSuspended`` at once instead of waiting. As in HikariCP, that holds for
-            acquires that begin after this; those that wait already go on waiting, in their places.
+            acquires that begin after this; those that are already waiting keep their places and continue to wait.
         :raises TypeError: when ``fail`` is not a bool
         :raises ConnectionPoolClosedError: when the pool is closed
         """
@@ -272,7 +272,7 @@ class AsyncLifecycle(AsyncServing[EndpointT, ConnectionT], Generic[EndpointT, Co
         self._tell_of_pool('suspended', 'the pool is suspended')
 
     def resume(self) -> None:
-        """End :py:meth:`suspend`: serve those who wait, first come, first served. May be called in any thread.
+        """End :py:meth:`suspend`: serve the waiting acquires, first come, first served. May be called in any thread.
 
         :raises PoolNotSuspended: when the pool is not suspended
         """
@@ -284,7 +284,7 @@ class AsyncLifecycle(AsyncServing[EndpointT, ConnectionT], Generic[EndpointT, Co
     async def wait_idle(self, timeout: float | None = None) -> None:
         """Wait until no connection is in use or being created.
 
-        Without :py:meth:`suspend` that may be true for a moment only.
+        Without :py:meth:`suspend`, that may last for a moment only.
 
         :param timeout: seconds to wait; None for no limit
         :raises PoolTimeout: when the timeout expires

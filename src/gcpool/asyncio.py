@@ -68,23 +68,24 @@ class ConnectionPool(
 
     :param connection_manager: creates, checks and closes connections
     :param idle_timeout: seconds after which an unused extra connection is closed
-    :param max_lifetime: seconds after which any connection is closed; if it is in use then, when it is returned
+    :param max_lifetime: seconds after which any connection is closed; a connection in use at that time is closed when
+        it is returned
     :param min_idle: how many idle connections of an endpoint are core
     :param max_size: maximum number of connections to one endpoint
     :param total_max_size: maximum number of connections to all endpoints. When it is reached, an acquire that needs a
         new connection first closes the idle connection that was unused for longest, of whichever endpoint.
-    :param acquire_timeout: seconds that an acquire may take if it is given no timeout; None for no limit
+    :param acquire_timeout: seconds that an acquire without a ``timeout`` may take; None for no limit
     :param background_collector: whether a background worker closes expired connections. If not, each release does.
     :param dispose_batch_size: maximum number of connections that one release closes; 0 for ``int(log2(size + 1)) + 1``
     :param dispose_timeout: seconds that closing one connection may take; None for no limit. An acquire waits for a
         close no longer than its own timeout: a task or a thread of the pool closes the connection.
-    :param create_timeout: seconds that a connect of the pool's own may take, in the background or in an outage; None
-        for 30. A connect of an acquire has the time that the acquire has left.
-    :param max_workers: how many connections daemon threads (on asyncio: tasks) of the pool create, check and close in
-        the background at a time. 0 for as many as there are to do, so that none waits for one that hangs; of closes at
-        most 64, of checks 16. What a release, ``close``, ``check`` or an acquire does itself does not count.
-    :param open: whether acquires are served at once. If not, :py:meth:`open` or an ``async with`` block opens the pool,
-        and nothing is started before that.
+    :param create_timeout: seconds that a connect by the pool itself may take, in the background or in an outage; None
+        for 30. A connect by an acquire may take the rest of the acquire's timeout.
+    :param max_workers: maximum number of connections that the pool's daemon threads (on asyncio: tasks) create, check
+        and close in the background at the same time. 0 for no limit but 64 closes and 16 checks, so that none waits for
+        one that hangs. Work that a release, ``close``, ``check`` or an acquire does itself does not count.
+    :param open: whether the pool serves acquires as soon as it is built. If not, it starts nothing until
+        :py:meth:`open` or an ``async with`` block opens it.
     :param close_timeout: seconds that leaving an ``async with`` block of the pool waits for connections in use, and to
         close the others (as ``timeout`` of :py:meth:`close`); None for no limit
     :param min_size: number of connections that are kept for each live endpoint, those in use included (psycopg_pool,
@@ -95,43 +96,43 @@ class ConnectionPool(
     :param max_connecting: how many connections to one endpoint are created at a time; beyond that, acquires wait for a
         connection that is returned, or for a place to connect. 0 for no limit; None for 2 with
         ``create_in_background``, else 0.
-    :param reconnect_timeout: 0: an acquire gets the error of a failed connect. Otherwise acquires wait while an
-        endpoint cannot be connected to, up to their own timeouts; the pool makes one attempt at a time, with pauses
-        between. After so many seconds it calls ``reconnect_failed``, and goes on.
-    :param reconnect_failed: called with the pool, the endpoint and the last error, once an outage; a function, on
-        asyncio also a coroutine function
-    :param wait_when_full: whether an acquire goes on waiting when the server refuses a connection because it is full,
-        as the manager's ``is_refusal`` tells
+    :param reconnect_timeout: 0: a failed connect raises its error in the acquire. Otherwise acquires wait, up to their
+        own timeouts, while connects to the endpoint fail, and the pool makes one attempt at a time, with pauses
+        between. After an outage of this many seconds, the pool calls ``reconnect_failed`` and continues.
+    :param reconnect_failed: called with the pool, the endpoint and the last error, once per outage; a function, or on
+        asyncio a coroutine function
+    :param wait_when_full: whether an acquire keeps waiting when the server refuses a connection because it is full,
+        according to the manager's ``is_refusal``
     :param fail_fast: whether acquires fail at once with :py:exc:`EndpointDown` while connects to an endpoint fail and
         none of its connections is in use; one acquire at a time tries again
     :param check_interval: seconds after its last use for which a connection is served without ``check_aliveness``; 0
         for a check each time (HikariCP, pgxpool). When a connection is found dead, the endpoint's older connections
         are suspect: each is checked before it is served, however recently it was used.
     :param check_timeout: seconds that one check may take; a connection that does not answer in time is dead. None for
-        the time that the acquire has left; when that expires, the acquire ends. An acquire waits so long once: after
-        that the pool checks the endpoint's other connections in the background, and the acquire connects.
-    :param keepalive_interval: seconds for which an idle connection is neither used nor checked until the pool checks it
-        in the background, each a little earlier (up to 10 %); 0 for never. Less than ``max_lifetime``. Of each endpoint
-        one connection at a time. A check takes ``check_timeout`` at most, or 5 s if that is None.
-    :param lifetime_jitter: by which part of ``max_lifetime``, 0 to 1, a connection's lifetime is shorter at most. Drawn
-        once for each connection, so that connections created together are not closed together.
-    :param max_uses: how often a connection is acquired before it is closed, when it is returned; 0 for no limit
+        the time that the acquire has left; when that expires, the acquire ends. An acquire waits for this only once:
+        after that the pool checks the endpoint's other connections in the background, and the acquire connects.
+    :param keepalive_interval: seconds after its last use or check when the pool checks an idle connection in the
+        background, up to 10 % earlier; 0 for never. Must be less than ``max_lifetime``. Only one connection of each
+        endpoint is checked at a time. A check may take ``check_timeout``, or 5 s if that is None.
+    :param lifetime_jitter: the largest fraction of ``max_lifetime``, 0 to 1, by which a connection's lifetime is
+        shortened at random, so that connections created together are not closed together
+    :param max_uses: number of acquires after which a connection is closed, when it is returned; 0 for no limit
     :param order: which extra connection is served first: ``'lifo'``, the last one returned, or ``'fifo'``, the one
         unused for longest, so that all of them stay in use
     :param keep: when a returned connection becomes core: ``'size'``, if the idle core connections and those in use are
         fewer than ``min_idle``; ``'idle'``, if the idle core connections alone are (SQLAlchemy)
-    :param max_waiting: maximum number of acquires that wait at one endpoint; one more gets ``TooManyRequests`` at once.
-        0 for no limit
-    :param name: the name of the pool in its messages, log records, events, and in the names of its threads and tasks;
-        None for ``gcpool-1``, ``gcpool-2`` .. in the order of their making
-    :param record_holders: whether it is recorded which thread or task acquires a connection, and where: for
+    :param max_waiting: maximum number of acquires that wait at one endpoint; a further one raises ``TooManyRequests``
+        at once. 0 for no limit
+    :param name: the name of the pool in its messages, log records and events, and in the names of its threads and
+        tasks; None for ``gcpool-1``, ``gcpool-2`` and so on, in the order in which the pools are built
+    :param record_holders: whether the pool records which thread or task acquires each connection, and where: for
         :py:meth:`holders`, and for ``PoolTimeout``
-    :param leak_threshold: seconds in use after which a connection counts as leaked: that is logged, with its holder and
-        where it was acquired, and the connection stays with its holder. None for never; turns ``record_holders`` on.
-    :param on_event: called with a :py:class:`gcpool.common.PoolEvent` when something happens that is no part of an
-        acquire or a release that found a connection ready. A thread or a task of the pool calls it, for one event after
-        the other, so it may do anything, also use or close the pool; while it does not return, later events wait. What
-        it raises is logged. May be a coroutine function on asyncio.
+    :param leak_threshold: seconds in use after which the pool logs a connection as leaked, with its holder and where it
+        was acquired; the connection stays with its holder. None for never; turns ``record_holders`` on.
+    :param on_event: called with a :py:class:`gcpool.common.PoolEvent` for everything that happens besides acquires and
+        releases that find a connection ready. A thread or task of the pool calls it for one event after another, so it
+        may take time, and may use or close the pool; later events wait until it returns. Its exceptions are logged. May
+        be a coroutine function on asyncio.
     :raises TypeError: when a parameter has a wrong type, or the manager is for the other runtime
     :raises ValueError: when a parameter is out of range, or two contradict each other
     """
@@ -287,11 +288,11 @@ class ConnectionPool(
     ) -> 'ConnectionPool[NewEndpointT, NewConnectionT]':
         """Make a pool of functions, without a class for the connection manager.
 
-        Each stands for the method of its name of :py:class:`BaseConnectionManager`, and is called as that is, but for
-        the time limit: on threads, ``create``, ``dispose`` and ``check_aliveness`` are passed it if they have a
-        parameter ``timeout``. If that has a default, it is left out where there is no limit. On asyncio all are
-        coroutine functions, but for ``is_refusal``, ``is_hopeless`` and ``describe_endpoint``; ``is_broken`` may be one
-        or not. What is not given costs nothing.
+        Each function takes the place of the method of the same name of :py:class:`BaseConnectionManager`, and receives
+        the same arguments. On threads, ``create``, ``dispose`` and ``check_aliveness`` receive a time limit if they
+        have a parameter ``timeout``; if it has a default, it is not passed where there is no limit. On asyncio all are
+        coroutine functions, except ``is_refusal``, ``is_hopeless`` and ``describe_endpoint``; ``is_broken`` may be
+        either. A function that is not given costs nothing.
 
         :param create: connects: ``create(endpoint)``
         :param dispose: closes a connection: ``dispose(endpoint, conn)``. None for its ``close()``; on asyncio its
@@ -337,9 +338,9 @@ class ConnectionPool(
     async def check(self, endpoint: EndpointT | AllEndpoints = ALL_ENDPOINTS) -> int:
         """Check the connections that are idle now, and close the dead ones.
 
-        Of each endpoint one at a time, so that the others stay available. A check is no use of the connection, and may
-        take ``check_timeout``, or 5 s if that is None; errors of ``check_aliveness`` are logged. On threads, the caller
-        checks; on asyncio, tasks of the pool do.
+        Only one connection of each endpoint is checked at a time, so that the others stay available. A check does not
+        count as a use, and may take ``check_timeout``, or 5 s if that is None; errors of ``check_aliveness`` are
+        logged. On threads, the caller checks; on asyncio, tasks of the pool do.
 
         :param endpoint: whose connections are checked; if it is not given, those of all endpoints
         :return: how many connections were dead, and are closed

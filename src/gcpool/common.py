@@ -90,8 +90,8 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         Gauges: ``size`` (the sum of the next five), ``idle``, ``in_use`` (also as ``acquired``), ``creating``,
         ``checking`` (in the background), ``closing``, ``waiting`` (acquires that wait), ``endpoints``, ``suspended``,
         the limits, which :py:meth:`resize` changes: ``min_idle``, ``max_size``, ``total_max_size``, ``min_size``,
-        ``max_waiting``, ``max_workers``, and ``longest_held``: for how many nanoseconds the connection has been in use
-        that was taken first.
+        ``max_waiting``, ``max_workers``, and ``longest_held``: nanoseconds since the oldest acquire whose connection is
+        still in use.
 
         Counters since the pool was built, or since :py:meth:`pop_stats`: ``asked`` (acquires, however they ended),
         ``acquires`` (served), ``waits`` (acquires that had to wait), ``timeouts`` and ``cancelled`` (while they
@@ -105,7 +105,7 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         Sums in nanoseconds: ``wait_ns``, ``create_ns``, ``use_ns``. A use is counted when the connection is returned,
         by a clock that ticks every few milliseconds on some systems: the sum is right, a single use may be 0.
 
-        Of the whole pool, the result also has ``histograms`` of these times, and computes percentiles from them, in
+        For the whole pool, the result also has ``histograms`` of these times, and computes percentiles from them, in
         seconds: ``stats['wait_p99']``. ``wait`` has the waits of acquires that had to wait, ``create`` all attempts to
         connect, ``use`` all uses that have ended; a use within a tick of the clock is in the lowest bucket.
 
@@ -115,9 +115,9 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         return self._core.stats() if endpoint is ALL_ENDPOINTS else self._core.endpoint_stats(endpoint)
 
     def pop_stats(self) -> PoolStats:
-        """Return what :py:meth:`get_stats` does, and begin the counters and the histograms anew.
+        """Return what :py:meth:`get_stats` does, and reset the counters and the histograms.
 
-        Each event is in one such result; so ``stats['wait_p99']`` is that of the time since the last one.
+        Each event is counted in exactly one result, so ``stats['wait_p99']`` covers the time since the last call.
         """
         return self._core.stats(True)
 
