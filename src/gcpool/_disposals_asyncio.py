@@ -220,7 +220,7 @@ class AsyncDisposals(AsyncPool):
                 dropped += 1
         if dropped:
             self._tell_of_pool(
-                None, 'the event loop of the pool is closed: dropped %d connections of it', dropped, level='warning'
+                None, 'the event loop of the pool is closed: dropped %d of its connections', dropped, level='warning'
             )
 
     def _own_tasks(self) -> 'set[asyncio.Task[Any]]':

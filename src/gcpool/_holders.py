@@ -220,7 +220,7 @@ class Holding:
                     None,
                     wait.waiter.endpoint,
                     'an acquire of a connection to %s waits for its own %s, which holds one for %.1f s, acquired at '
-                    '%s: if all connections are held by those who wait, they wait for each other (this is told once)',
+                    '%s: if all connections are held by those who wait, they wait for each other (logged once)',
                     named(wait.who),
                     lease.seconds,
                     _text(_frames(lease.places)),
@@ -233,7 +233,7 @@ class Holding:
             None,
             wait.waiter.endpoint,
             'an acquire of a connection to %s closes a circle of acquires that wait for each other, and for nobody '
-            'else: %s (this is told once)',
+            'else: %s (logged once)',
             '; '.join(map(_described, circle)),
             level='warning',
         )

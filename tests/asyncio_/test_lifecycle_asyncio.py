@@ -98,7 +98,7 @@ def test_a_pool_with_connections_does_not_leave_its_loop_and_names_terminate() -
         await pool.release(await pool.acquire('a'), 'a')
 
     asyncio.run(use())
-    with pytest.raises(EventLoopMismatch, match=r'which is closed, and still has 1 connections of it; .*terminate\(\)'):
+    with pytest.raises(EventLoopMismatch, match=r'which is closed, and still has 1 of its connections; .*terminate\(\)'):
         asyncio.run(use())
     pool.terminate()
     assert pool.get_size() == 0
@@ -188,7 +188,7 @@ def test_terminate_after_the_loop_was_closed_leaves_no_socket_open(caplog: pytes
         peer.close()
     assert pool.closed
     assert pool.get_size() == 0
-    assert 'the event loop of the pool is closed: dropped 3 connections of it' in caplog.text
+    assert 'the event loop of the pool is closed: dropped 3 of its connections' in caplog.text
     pool.terminate()
 
 

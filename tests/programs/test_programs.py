@@ -142,7 +142,7 @@ os.write(1, b'end ')
 """
     )
     # A loop that has ended closes nothing any more: the connections are dropped.
-    closed, told = ('end closed closed ', '') if runtime == 'threads' else ('end ', '.*dropped 2 connections of it\n')
+    closed, told = ('end closed closed ', '') if runtime == 'threads' else ('end ', '.*dropped 2 of its connections\n')
     assert run(runtime, body, warnings=told) == closed
 
 

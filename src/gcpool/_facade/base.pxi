@@ -203,7 +203,7 @@ cdef class PoolFacade:
             self._observer.tell(
                 None, endpoint, WARNING,
                 'a transaction on a connection to %s was rolled back, because it was left open: commit it before the '
-                'connection is returned, use a transaction block, or autocommit (this is told once)', (), None, None,
+                'connection is returned, use a transaction block, or autocommit (logged once)', (), None, None,
                 None, False
             )
 

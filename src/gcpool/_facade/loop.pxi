@@ -104,7 +104,7 @@ cdef class OwnLoop:
         if self.loop.is_closed():
             return (
                 f'{pool_text(self.core)} belongs to the event loop {self.loop!r}, which is closed, and still has '
-                f'{self.core.size} connections of it; it was now used from {loop!r}: expected close() before the loop '
+                f'{self.core.size} of its connections; it was now used from {loop!r}: expected close() before the loop '
                 'ends, or terminate() and a new pool'
             )
         return (
