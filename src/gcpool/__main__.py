@@ -142,7 +142,7 @@ def _add_watching(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]
         '--count',
         type=_whole_number(1, 1_000_000_000),
         metavar='N',
-        help='end after so many (default: go on; where the output is no terminal, 1)',
+        help='end after this many (default: no end; 1 if the output is not a terminal)',
     )
     commands.add_parser(
         'holders',

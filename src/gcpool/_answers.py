@@ -1,4 +1,4 @@
-"""What a manager's methods may return. What makes no sense is told, with the method and the manager."""
+"""What a manager's methods may return. Any other value raises an error that names the method and the manager."""
 
 import sys
 from types import CoroutineType

@@ -1,8 +1,8 @@
 """Acquires that wait for each other: each holds what another one waits for, so none of them is ever served.
 
-A wait ends when somebody returns a connection who holds what is waited for. It never ends if all of those wait, and all
-for whom they wait, and so on. Example: two tasks hold a connection each of a pool of two, and acquire a second one. Or:
-task A holds the only connection of pool 1 and waits for pool 2, and task B the reverse.
+A wait ends when a holder of such a connection returns it. It never ends if all of the holders wait, and all for whom
+they wait, and so on. Example: two tasks hold a connection each of a pool of two, and acquire a second one. Or: task A
+holds the only connection of pool 1 and waits for pool 2, and task B the reverse.
 
 Each wait of a pool with ``record_holders`` is noted. The last one with which a circle closes finds it, when it begins.
 Only the holders that the pools know are followed: a task that waits for another task, or for a lock, counts as not
@@ -117,5 +117,5 @@ def find_circle(wait: Wait) -> list[Link]:
                 return []
             if other not in waits:
                 waits.append(other)
-    # One look came after the other: whoever was served meanwhile may return what it was seen to hold.
+    # The looks were not simultaneous: an acquire that was served meanwhile may return what it was seen to hold.
     return links if all(each.waiter.queued for each in waits) else []

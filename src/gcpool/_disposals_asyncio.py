@@ -284,7 +284,7 @@ class AsyncDisposals(AsyncPool):
                 put_all_back(queue)
                 put_all_back(jobs)
             finally:
-                # Maybe nobody else comes by: those who wait for these slots have no time limit.
+                # Perhaps no other call does that, and acquires without a time limit wait for these slots.
                 loop.call_later(TIMER_LATENESS, self._begin_disposals, context=Context())
             raise
 
@@ -310,7 +310,7 @@ class AsyncDisposals(AsyncPool):
             while at_work := [lane for lane in last_lanes if not lane.done()]:
                 await asyncio.wait(at_work)
         except asyncio.CancelledError as exc:
-            # Once more: whoever does that waits for these lanes as well (close), or for nothing.
+            # Cancelled once more: by a close(), which waits for these lanes itself, or by a caller that waits for none.
             return exc
         return None
 
@@ -359,7 +359,7 @@ class AsyncDisposals(AsyncPool):
                 except GeneratorExit:
                     raise
                 except BaseException as exc:
-                    # Somebody may be waiting for each of the other slots: go on, and raise this afterwards.
+                    # Acquires may be waiting for the other slots: continue, and raise this afterwards.
                     failure = failure or exc
                     loop_ends = loop_ends or (isinstance(exc, asyncio.CancelledError) and is_being_cancelled())
                 finally:

@@ -205,7 +205,7 @@ class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
         lasted = self._core.ended_outage(entry)
         if lasted is not None:
             self._tell(
-                'outage_ended', entry.endpoint, '%s can be connected to again, after %.3f s', lasted, duration=lasted
+                'outage_ended', entry.endpoint, 'connects to %s succeed again, after %.3f s', lasted, duration=lasted
             )
 
     def _raise_failure(self, waiter: Waiter) -> None:

@@ -102,7 +102,7 @@ class Holding:
 
     def __init__(self, pool: 'Pool', leak_threshold: float | None):
         self.leak_threshold = leak_threshold
-        # Who waits for a connection of its own is told once a pool, and so are those who wait for each other.
+        # A wait for its own holder is logged once per pool, and so is a circle of waits.
         self._told_of_own_wait = False
         self._told_of_circle = False
         # The leaks that were told and go on, and when they began.

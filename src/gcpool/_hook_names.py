@@ -55,7 +55,7 @@ def _is_close(name: str, hook: str) -> bool:
 
 
 def _differ_little(a: str, b: str, limit: int) -> bool:
-    # Whether so many letters at most have to be added, left out, replaced, or swapped with the next one.
+    # Whether at most this many letters have to be added, left out, replaced, or swapped with the next one.
     if abs(len(a) - len(b)) > limit:
         return False
     i = 0

@@ -44,7 +44,7 @@ class LongWaits:
     def __init__(self, pool: Any):
         self._pool = weakref.ref(pool)
         self._timer = LoopTimer()
-        # When the next warning may be logged. Whoever logs takes it out meanwhile: list.pop() is atomic.
+        # When the next warning may be logged. The thread that logs takes it out meanwhile: list.pop() is atomic.
         self._may_log_at = [-math.inf]
 
     def watch(self, loop: 'asyncio.AbstractEventLoop', waiter: Waiter, deadline: float) -> None:

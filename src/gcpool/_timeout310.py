@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 class timeout_scope:  # noqa: N801 - it stands for asyncio.timeout
     """Cancels the task inside after some seconds and turns that cancellation into a TimeoutError.
 
-    Later Pythons count the cancellations of a task, by which a scope knows whether somebody else cancelled it, too.
+    Later Pythons count the cancellations of a task, by which a scope knows whether other code cancelled it, too.
     Here the scope watches itself: while it is entered it stands before the task's ``cancel``. (By what is raised it
     cannot know: of two cancellations in one turn of the loop one arrives, and where that comes through another task its
     message is lost.)

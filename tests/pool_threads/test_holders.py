@@ -591,7 +591,7 @@ def test_two_who_hold_one_each_and_wait_for_a_second_are_told_once(records: Call
     )
     assert record.message.count("waits for a connection to 'a' of orders, held by ") == 2
     assert record.message.count(f'(acquired at {THIS}:') == 4
-    assert record.message.endswith('(this is told once)')
+    assert record.message.endswith('(logged once)')
     with pytest.raises(PoolTimeout):
         case.pool.acquire('a', timeout=0.001)
     assert len(records()) == 2

@@ -50,7 +50,7 @@ def test_acquires_wait_until_the_endpoint_is_back(caplog: pytest.LogCaptureFixtu
     assert case.manager.calls.count('create a') == 8
     lines = [record.getMessage() for record in warnings_in(caplog)]
     assert lines == [f"{case.pool.name}: 'a' cannot be connected to: OSError: connection refused"]
-    assert "'a' can be connected to again, after " in caplog.text
+    assert "connects to 'a' succeed again, after " in caplog.text
 
 
 def test_an_acquire_waits_no_longer_than_its_own_time_limit() -> None:

@@ -23,5 +23,5 @@ cdef class Growth(HeapMember):              # heap: PoolCore.retries, key: when 
     cdef double failed_at                   # [core+ep]
     cdef double delay                       # [core+ep]
     cdef double retry_at                    # [core+ep]
-    cdef double over_after                  # [core+ep] seconds that it lasted, until that is told, or -1
+    cdef double over_after                  # [core+ep] seconds that it lasted, until that is reported, or -1
     cdef object error                       # [core+ep] the last error of a connect, or None

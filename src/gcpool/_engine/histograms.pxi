@@ -2,7 +2,7 @@
 # of a time is its binary exponent, which costs no loop and no table. The memory does not depend on how much is counted.
 #
 # A use within one tick of the coarse clock, as in a warm cycle, is not recorded: that would cost the hot path. How many
-# there were follows from the number of acquires when somebody asks: those that have ended and are in no bucket.
+# there were follows from the number of acquires when they are read: those that have ended and are in no bucket.
 
 # The names of the histograms, in the order of the struct.
 HISTOGRAMS = ('wait', 'create', 'use')

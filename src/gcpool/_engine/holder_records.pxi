@@ -1,5 +1,5 @@
 # RECORDING who holds each connection, and where it was acquired (record_holders). An acquire stores code objects and
-# offsets of instructions; lines are looked up when somebody asks. A table from entries to records, because an entry has
+# offsets of instructions; lines are looked up when they are read. A table from entries to records, because an entry has
 # no room for a reference: one more would cost each connection of every pool a cache line.
 
 cdef extern from "Python.h":

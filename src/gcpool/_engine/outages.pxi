@@ -169,7 +169,7 @@ cdef void shorten_pause(PoolCore core, EndpointPool ep) noexcept:
 
 
 cdef inline bint end_pause_if_over(PoolCore core, EndpointPool ep, double now) noexcept:
-    # Both locks are held. Somebody asks for a connection. On threads nobody may have run the timers, if no thread could
+    # Both locks are held. An acquire asks for a connection. On threads the timers may not have run, if no thread could
     # be started; with fail_fast, nobody would ever try again. True if the pause has ended with this: the timer is gone,
     # so the caller then calls dispatch(), also if the asker is lent an idle connection, or max_waiting turns it away.
     if ep.growth.state != PAUSING or ep.growth.retry_at > now:
@@ -292,7 +292,7 @@ cdef void set_pace(PoolCore core, double first_delay, double max_delay, bint tel
 
 
 cdef int retry_now(PoolCore core, object endpoint, double now) except -1:
-    # Somebody who is no waiter asks for connections: a pause between two attempts ends.
+    # A caller that is not a waiter asks for connections: a pause between two attempts ends.
     cdef EndpointPool ep = find_pool(core, endpoint)
     cdef Chain served = Chain(NULL, NULL, 0)
     if ep is None:

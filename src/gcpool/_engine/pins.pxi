@@ -1,4 +1,4 @@
-# PINNED ENDPOINTS. warm_up() pins an endpoint: it has so many connections at least, whether it is used or not; and
+# PINNED ENDPOINTS. warm_up() pins an endpoint: it has at least that many connections, whether it is used or not; and
 # wait() waits until each pinned endpoint has had its size once.
 
 cdef int pin(PoolCore core, object endpoint, int size, double now) except -1:

@@ -155,7 +155,7 @@ cdef class PoolCore:
         return grow_cancelled(self, ticket, now)
 
     def pin(self, object endpoint, int size, double now):
-        """Keep so many connections to an endpoint, whether it is used or not. 0 unpins it."""
+        """Keep this many connections to an endpoint, whether it is used or not. 0 unpins it."""
         pin(self, endpoint, size, now)
 
     def watch_filled(self, Waiter w not None):

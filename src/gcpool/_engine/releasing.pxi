@@ -200,10 +200,10 @@ cdef bint hand_over_and_unlock(Entry e, EndpointPool ep, double now) except -1:
 #   it is drained                                                   CLOSE_DRAINED
 #   it was used max_uses times                                      CLOSE_FOR_OTHERS
 #   its lifetime is over; if a collector will close it, only
-#   if somebody waits, at any endpoint                              CLOSE_FOR_OTHERS
-#     but it is new, and somebody waits at its endpoint             as if its lifetime was not over
+#   if an acquire waits, at any endpoint                            CLOSE_FOR_OTHERS
+#     but it is new, and an acquire waits at its endpoint           as if its lifetime was not over
 #   the pool is suspended                                           KEEP
-#   somebody waits at the endpoint                                  HAND_OVER
+#   an acquire waits at the endpoint                                HAND_OVER
 #     but another endpoint must not be overtaken any longer, and
 #     not enough connections are being closed for others            CLOSE_FOR_OTHERS
 #   other endpoints want more slots than are being freed            CLOSE_FOR_OTHERS

@@ -386,7 +386,7 @@ cdef class AsyncPool(PoolFacade):
         # Called in any thread. Only the pool's loop can close connections, in its tasks.
         if self.own_loop.loop is None or not lease_goes_on(self._core, e, lease_no, state):
             return 0
-        # Somebody else may have acquired the connection by then, so the loop looks at it again.
+        # Another acquire may have taken the connection by then, so the loop looks at it again.
         if not self.own_loop.runs_in_other_thread() or not self.own_loop.call(
             self._release_dropped_lease, (e, lease_no, state)
         ):

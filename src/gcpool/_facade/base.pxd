@@ -21,7 +21,7 @@ cdef class PoolFacade:                     # set once
     cdef readonly object _reconnect_failed
     cdef readonly object _refusal           # the manager's is_refusal, if refusals are waited for; else None
     cdef readonly object _hopeless          # the manager's is_hopeless, or that of its base class
-    cdef readonly bint _watches_outages     # the core is told of failed connects
+    cdef readonly bint _watches_outages     # failed connects are reported to the core
     cdef unsigned int unpatched_version     # [relaxed] version of the type if acquire and release are the base's, or 0
     cdef int replaced                       # [core]; read without the lock. Set on the pool: 1 acquire, 2 release
     # What the Python halves keep. These are slots, because since 3.12 the interpreter finds the methods of an object

@@ -117,7 +117,7 @@ cdef class PoolFacade:
         self._watches_outages = watches_outages
 
     def __del__(self):
-        # At the end of the interpreter nobody is told: the system closes what is open.
+        # At the end of the interpreter nothing is logged: the system closes what is open.
         if self._core is not None and self._core.size and not is_closed(self._core) and not gcp_is_finalizing():
             warn_of_dropped_pool(self)
 

@@ -67,7 +67,7 @@ cdef int dispose_entry(SyncPool pool, Entry e, double deadline, bint by_worker) 
 cdef int begin_disposals(SyncPool pool, double deadline) except -1:
     # Calls a worker to close what is doomed for workers, and to check what the pool is to check. If no thread can
     # be started, the caller closes it, and is late by no more than close() would be: see LEAST_DISPOSE_TIME; and
-    # whoever is served a connection checks it.
+    # the acquire that is served a connection checks it.
     cdef bint called
     failure = None
     # A caller that has doomed a connection then looks which workers are waiting or looking; a worker that has left

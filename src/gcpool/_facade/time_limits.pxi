@@ -16,7 +16,7 @@ GRACE = GRACE_
 cdef int PARALLEL_DISPOSALS_ = 64
 PARALLEL_DISPOSALS = PARALLEL_DISPOSALS_
 
-# A timeout of so many seconds or more means no limit: a socket cannot wait longer.
+# A timeout of this many seconds or more means no limit: a socket cannot wait longer.
 cdef double ENDLESS_ = 9e9
 ENDLESS = ENDLESS_
 

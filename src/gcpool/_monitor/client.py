@@ -32,7 +32,7 @@ def find(target: str | None, via: Transport | None = None) -> str:
     pid = int(target)
     user = _user_of(pid)
     path = default_path(pid, via.suffix, user)
-    # Not lexists(): whoever may not enter the directory is told so.
+    # Not lexists(): a user who may not enter the directory gets an error that says so.
     if not os.path.exists(path):
         raise MonitorError(
             f'process {pid} does not serve its pools at {path!r}: expected GCPOOL_MONITOR=1 in its environment, or a '
@@ -63,7 +63,7 @@ def _serves(path: str, via: Transport) -> bool:
 
 
 def _user_of(pid: int) -> int | None:
-    """The user of a process; None if that cannot be told.
+    """The user of a process; None if it is unknown.
 
     :raises MonitorError: when there is no such process, or when it is another user's and this user is not root
     """

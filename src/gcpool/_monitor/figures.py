@@ -1,4 +1,4 @@
-"""The figures of pools: of several pools with one name they are summed. Read when somebody asks, from the core."""
+"""The figures of pools: of several pools with one name they are summed. Read from the core on request."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple

@@ -48,7 +48,7 @@ def make_private_directory(directory: str) -> None:
         # The directory of a user's own data, which no other user may read.
         Path(directory).mkdir(parents=True, exist_ok=True)
         return
-    # Looked at below, whoever made it.
+    # It is checked below, also if another process made it.
     with contextlib.suppress(FileExistsError):
         os.mkdir(directory, 0o700)
     found = os.lstat(directory)

@@ -43,7 +43,7 @@ class Conversation:
         self._deadline = time.monotonic() + timeout
 
     def recv(self, size: int) -> bytes:
-        """Read at most so many bytes; none when the other side has hung up.
+        """Read at most this many bytes; none when the other side has hung up.
 
         :raises TimeoutError: when the time is over
         :raises OSError: when the connection is broken
@@ -243,7 +243,7 @@ def _connect(conn: socket.socket, path: str, deadline: float) -> None:
         try:
             conn.connect(path)
         except BlockingIOError as exc:
-            # So many clients wait for their turn already that the system takes no further one.
+            # The queue of waiting clients is full: the system takes no further one.
             if time.monotonic() >= deadline:
                 raise TimeoutError('timed out') from exc
             time.sleep(BUSY_PAUSE)

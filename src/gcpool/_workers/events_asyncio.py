@@ -50,7 +50,7 @@ class AsyncEvents:
             # A coroutine has outlived its loop.
             return
         if self._fork_epoch != pool._core.fork_epoch:
-            # What waits is told in the process that this one was forked from.
+            # Waiting events are reported in the process that this one was forked from.
             self._fork_epoch = pool._core.fork_epoch
             self._waiting.clear()
             self._task = None

@@ -23,7 +23,7 @@ class LoopTimer:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def set(self, loop: 'asyncio.AbstractEventLoop', delay: float, callback: Callable[[], None]) -> None:
-        """Have a function called in so many seconds, and not the one that was to be called before.
+        """Have a function called after a delay in seconds, in place of the one that was set before.
 
         It is called in an empty context, which what it starts inherits. The context of the task that sets the timer,
         which may be a request's, would be kept as long as the timer, or what it starts.

@@ -57,7 +57,7 @@ class Wakeup:
             return
 
     def wait(self, timeout: float | None) -> bool:
-        """Wait until it is set, for at most so many seconds.
+        """Wait until it is set, for at most this many seconds.
 
         :return: whether it was set; it is not any more
         """

@@ -63,7 +63,7 @@ def description_of(params: object) -> str | None:
     """Return host, port and database of an endpoint's parameters.
 
     :param params: a URL, a connection string, or a mapping of names to values
-    :return: None if that cannot be told
+    :return: None if they are unknown
     """
     if isinstance(params, str):
         return _shown_text(params)

@@ -32,7 +32,7 @@ class Latch:
             call()
 
     def wait(self, timeout: float | None) -> bool:
-        """Wait until the event has happened, for at most so many seconds, and tell whether it has."""
+        """Wait until the event has happened, for at most this many seconds, and return whether it has."""
         wakeup = Wakeup()
         self.add(wakeup.set)
         try:

@@ -18,7 +18,7 @@ OWN_OPTIONS = ('pool_size', 'max_overflow', 'timeout', 'use_lifo', 'keep_idle')
 # By the names of gcpool, and of other pools.
 MEANT = {
     'acquire_timeout': 'timeout',
-    'idle_timeout': 'recycle, which closes a connection so many seconds after it was made',
+    'idle_timeout': 'recycle, which closes a connection this many seconds after it was made',
     'max_lifetime': 'recycle',
     'max_size': 'pool_size and max_overflow, whose sum is the limit',
     'maxsize': 'pool_size and max_overflow, whose sum is the limit',

@@ -51,7 +51,7 @@ class RecordManager(SyncConnectionManager[str, ConnectionPoolEntry]):
 
     def create(self, endpoint: str, timeout: float | None = None) -> ConnectionPoolEntry:
         """Connect, with SQLAlchemy's events and log records of that."""
-        # Somebody is checking a connection out of it, so it exists.
+        # A connection is being checked out of the engine, so it exists.
         return cast('Pool', self.pool())._create_connection()  # noqa: SLF001
 
     def dispose(self, endpoint: str, conn: ConnectionPoolEntry, timeout: float | None = None) -> None:
@@ -99,7 +99,7 @@ class Records(ConnectionPool[str, ConnectionPoolEntry]):
 
     def _serve(self, waiter: Waiter, timeout: float | None, found_dead: bool, since: float | None = None) -> None:
         """Wait for a connection, or make one, with the time limit and the error of SQLAlchemy's pool."""
-        # Somebody is checking a connection out of it, so it exists.
+        # A connection is being checked out of the engine, so it exists.
         owner: Any = cast('RecordManager', self._manager).pool()
         limit = owner._timeout  # noqa: SLF001
         try:

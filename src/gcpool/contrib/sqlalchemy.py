@@ -39,12 +39,12 @@ class QueuePool(_pools.QueuePool):
     :param creator: a function that connects, and returns a DBAPI connection; ``create_engine`` passes it
     :param pool_size: the number of idle connections that are kept; 0 for no limit, also for the connections in use
     :param max_overflow: how many connections there may be beyond ``pool_size``; -1 for no limit. Those are closed when
-        they are returned, unless somebody waits for one.
+        they are returned, unless an acquire waits for one.
     :param timeout: seconds that a checkout waits at most for another one's connection; None for no limit. Connecting
         does not count.
     :param use_lifo: whether the connection returned last is served first, so that those that are not needed stay unused
     :param keep_idle: False to keep no idle connections, as ``sqlalchemy.pool.NullPool`` keeps none: a connection that
-        is returned is closed, unless somebody waits for one. ``pool_size`` and ``max_overflow`` still limit how many
+        is returned is closed, unless an acquire waits for one. ``pool_size`` and ``max_overflow`` still limit how many
         there are.
     :param options: those of ``sqlalchemy.pool.Pool``: ``recycle``, ``pre_ping``, ``reset_on_return``, ``echo``,
         ``logging_name``, ``events``, ``dialect``

@@ -169,7 +169,7 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
 
     def _wait_until_filled(self, timeout: float) -> None:
         if self._min_size:
-            # Once more: what counts is how many there are now, and not that there were so many before.
+            # Once more: what counts is how many there are now, not how many there were before.
             self._engine.fill(self._min_size)
             self._engine.wait(max(timeout, 0.0))
 
@@ -366,7 +366,7 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
         )
 
     def _begin_reset(self, conn: Any) -> None:
-        # Until its end the connection cannot be returned once more. Whoever takes the hold out of the list returns it.
+        # Until the reset ends, the connection cannot be returned again. The one who takes the hold out of the list does.
         hold = Hold(self._engine, {})
         hold.conn = conn
         job = self._resetting[id(conn)] = [hold]
