@@ -24,7 +24,7 @@ def check_answer(manager: object, answer: object) -> bool:
 
 
 def refuse_connection(manager: object, conn: object) -> None:
-    """Refuse a connection that is None, of a ``create`` without ``return``, or a coroutine that nobody has awaited."""
+    """Refuse a connection that is None (a ``create`` without ``return``), or a coroutine that was not awaited."""
     text = repr(conn)
     if isinstance(conn, CoroutineType):
         conn.close()  # otherwise Python warns that it was never awaited, too

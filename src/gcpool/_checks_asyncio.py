@@ -46,7 +46,7 @@ class AsyncChecks(AsyncDisposals):
         """Begin the checks that wait for a task."""
         loop = self._bound_loop
         if loop is None or loop.is_closed():
-            # A coroutine has outlived its loop. Nobody is served these connections any more.
+            # A coroutine has outlived its loop. These connections are never served again.
             return
         if self._runs_in_other_thread():
             # A coroutine of the pool is finalised in this thread. Only the loop's own thread may make tasks.

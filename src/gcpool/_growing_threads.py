@@ -209,7 +209,7 @@ class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
             )
 
     def _raise_failure(self, waiter: Waiter) -> None:
-        """Raise what a waiter was told instead of being served, if anything."""
+        """Raise the error that a waiter received instead of a connection, if any."""
         error = waiter.error
         if waiter.endpoint_is_down:
             raise EndpointDown(

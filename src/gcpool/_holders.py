@@ -105,7 +105,7 @@ class Holding:
         # A wait for its own holder is logged once per pool, and so is a circle of waits.
         self._told_of_own_wait = False
         self._told_of_circle = False
-        # The leaks that were told and go on, and when they began.
+        # The leaks that were logged and have not ended, and when they began.
         self._leaks: dict[tuple[int, int], tuple[_Lease, float]] = {}
         self._fork_epoch = pool._core.fork_epoch
 

@@ -70,7 +70,7 @@ class PoolInUse(BaseError, RuntimeError):
 
 
 class PoolSuspended(BaseError):
-    """The pool is suspended, and its acquires were told to fail instead of waiting: ``suspend(fail=True)``."""
+    """The pool is suspended, and acquires fail instead of waiting: ``suspend(fail=True)``."""
 
 
 class PoolNotSuspended(BaseError, RuntimeError):

@@ -44,7 +44,7 @@ def compare(rounds: int, round_seconds: float, on_progress: Callable[[int, int],
 
     :param rounds: how often to measure each
     :param round_seconds: how long about each measurement lasts
-    :param on_progress: told after each round how many are done, and of how many
+    :param on_progress: called after each round with the number of rounds done, and of all rounds
     """
     done = itertools.count(1)
 

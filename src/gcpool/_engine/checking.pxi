@@ -1,5 +1,5 @@
 # CHECKS BY THE POOL. A connection that the pool checks in the background is CHECKING: neither idle nor checked out, and
-# it has its slot. So nobody is served it, and nobody waits beside it as beside an idle one. If it is alive, it goes to
+# it has its slot. No acquire is served it, and none waits beside it as beside an idle one. If it is alive, it goes to
 # the oldest waiter, which need not check it again, or back to its old place among the idle ones. That is no use: its
 # idle time runs on.
 #

@@ -66,19 +66,19 @@ def build_core(
     :param max_lifetime: seconds after which any connection is due
     :param collects: whether a collector closes what is due, so that releases leave that to it
     :param clock: what to read the time from instead of the system's monotonic clock, for tests
-    :param wake_collector: called, with no lock held, when a connection is due earlier than the collector was last told;
-        returns False if it could not be told
+    :param wake_collector: called, with no lock held, when a connection is due earlier than the collector knows; returns False if the
+        collector could not be called
     :param normalize: called, with no lock held, for an endpoint that was not seen before; returns the endpoint to use
     :param lifetime_jitter: the part of max_lifetime by which a connection's lifetime is shorter at most
     :param max_uses: how often a connection is acquired before its release closes it; 0 for no limit
     :param keepalive_interval: seconds after which an idle connection that was not used is due for a check; 0 for never
     :param wake_checker: called, with no lock held, when a check is due earlier than :py:meth:`next_check` has said;
-        returns False if nobody was told
+        returns False if no worker could be called
     :param min_size: number of connections that are kept for each live endpoint
     :param creates_in_background: whether the pool connects for waiters, instead of the acquires themselves
     :param max_connecting: maximum number of connects to an endpoint at a time; 0 for no limit
     :param reconnect_timeout: with more than 0, acquires wait while an endpoint cannot be connected to; seconds after
-        which that is told
+        which the outage is reported
     :param fails_fast: whether an acquire fails at once in an outage if none of the endpoint's connections is in use
     :param keeps_growth: whether any of these is in use, or refusals are waited for
     :param random: called, with no lock held; returns a number from 0 to 1, for jitter; None for no jitter of pauses

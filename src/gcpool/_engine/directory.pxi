@@ -275,7 +275,7 @@ cdef void set_alias(PoolCore core, EndpointPool ep, object endpoint):
 
 
 cdef void forget_if_empty(PoolCore core, EndpointPool ep) noexcept:
-    # Both locks are held. The caller holds a reference to ep, so that no object is let go here.
+    # Both locks are held. The caller holds a reference to ep, so that no object is freed here.
     cdef void *p
     if ep.size or ep.waiting or ep.forgotten or must_be_remembered(core, ep):
         return

@@ -30,7 +30,7 @@ cdef inline void doom_idle(PoolCore core, EndpointPool ep, Entry e, Chain *doome
 
 cdef inline void doom_dead(PoolCore core, Waiter w) noexcept:
     # core.lock is held. Dooms the connection that a check of this waiter found dead: its state is CLOSING since
-    # reject_dead(). The caller holds a reference to the entry, so that it is not let go here.
+    # reject_dead(). The caller holds a reference to the entry, so that it is not freed here.
     if w.dead_entry is not None:
         if not made_before_fork(core, w.dead_entry.fork_epoch):
             core.connecting -= 1

@@ -480,7 +480,7 @@ cdef class PoolCore:
         return doom_acquired(self)
 
     def suspend(self, bint fail=False):
-        """Serve nobody until :py:meth:`resume`: acquires are queued.
+        """Stop serving until :py:meth:`resume`: acquires are queued.
 
         :param fail: whether acquires that begin are refused instead
         :return: False if the pool is closed
@@ -598,7 +598,7 @@ cdef class PoolCore:
 
     @property
     def is_suspended(self):
-        """Whether nobody is served until :py:meth:`resume`."""
+        """Whether no acquire is served until :py:meth:`resume`."""
         return is_suspended(self)
 
     @property

@@ -4,7 +4,7 @@
 # can hang. Example: A wants a slot, B's first close hangs. Within 2 s dispatch() closes a second idle connection of B.
 #
 # A call that dooms tells the time first (advance_relief). Otherwise a close that begins now would belong to the second
-# in which the time was last told, and would soon, or at once, no longer count.
+# of the last time that the core received, and would soon, or at once, no longer count.
 
 cdef double RELIEF_TIME = 1.0
 

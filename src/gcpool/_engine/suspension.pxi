@@ -1,4 +1,4 @@
-# SUSPENSION. While the pool is suspended nobody is served: acquires queue, and connections that are released become
+# SUSPENSION. While the pool is suspended, no one is served: acquires queue, and connections that are released become
 # idle, also beside waiters. An acquire that holds a ticket or a connection already goes on. Waiters keep their places,
 # so what waits when suspend() is called is served in its turn after resume().
 #

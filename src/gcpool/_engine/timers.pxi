@@ -1,4 +1,4 @@
-# TIMERS. What happens at its time although nobody calls the pool: a close stops counting as relief, the next attempt to
+# TIMERS. What happens at its time without a call of the pool: a close stops counting as relief, the next attempt to
 # connect to an endpoint in an outage is due, and minimums are to be filled that could not be before. On asyncio a timer
 # of the loop does that, on threads an idle worker.
 

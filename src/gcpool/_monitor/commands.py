@@ -17,7 +17,7 @@ __all__ = ['run_holders', 'run_plot', 'run_top']
 
 
 def run_top(options: argparse.Namespace) -> int:
-    """Show the pools of a process, again and again on a terminal; once elsewhere, unless told how often.
+    """Show the pools of a process, repeatedly on a terminal; elsewhere once, unless the number is given.
 
     :raises MonitorError: when the process cannot be watched
     """

@@ -24,7 +24,7 @@ def default_directory(user: int | None = None) -> str:
 
 
 def default_path(pid: int, suffix: str, user: int | None = None) -> str:
-    """Where a process serves if it was not told where."""
+    """Where a process serves by default."""
     return os.path.join(default_directory(user), f'{pid}{suffix}')
 
 

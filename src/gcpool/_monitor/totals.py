@@ -117,7 +117,7 @@ class _Gone(NamedTuple):
 
 
 class Totals:
-    """The counters of all pools that an exporter was told of, by their names, also of those that are closed or gone."""
+    """The counters of all pools of an exporter, by their names, also of those that are closed or gone."""
 
     def __init__(self) -> None:
         # Each operation on this dict is atomic, and so is the exchange of what is gone: neither a signal handler nor a

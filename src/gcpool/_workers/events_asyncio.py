@@ -61,7 +61,7 @@ class AsyncEvents:
             return
         self._waiting.append(event)
         if loop is None:
-            # No loop has used the pool yet: suspend() binds it to none. The first event in a loop has all of them told.
+            # No loop has used the pool yet: suspend() binds it to none. The first event in a loop reports all of them.
             return
         if pool._runs_in_other_thread():
             pool._call_in_loop(self._ensure_task)

@@ -12,7 +12,7 @@ ObjectT = TypeVar('ObjectT')
 class PerProcess(Generic[ObjectT]):
     """One object for the process that asks. It is made when it is first asked for.
 
-    Also after a fork that Python is not told of. A child must not touch the parent's object: to set the wakeup there,
+    Also after a fork that bypasses Python. A child must not touch the parent's object: to set the wakeup there,
     for example, would hand its lock over to a thread that does not exist in the child.
 
     :param make: makes the object

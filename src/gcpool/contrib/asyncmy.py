@@ -70,7 +70,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
         open.
     :param close_timeout: seconds that the server may take to say good-bye; then the connection is aborted. If the
         server may still be running a statement, the connection is aborted at once, and the server has as long to end
-        the statement: it is told to by ``KILL``, over another connection. 0: it is not told. None for no limit.
+        the statement: by ``KILL``, sent over another connection. 0: none is sent. None for no limit.
     :param reset: ``'rollback'`` for what is said above; ``'full'`` to undo everything that a session can carry when it
         is returned, by ``COM_RESET_CONNECTION`` and what the parameters set, in one round trip
     :param rollback_timeout: seconds that the rollback, or the reset, may take when a connection is returned, before the

@@ -58,7 +58,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
         server has closed the connection; this does not notice a dead server behind a proxy that keeps the connection
         open.
     :param close_timeout: seconds that the server may take to end a statement that it is still running when its
-        connection is closed: it is told to by ``KILL``, over another connection. 0: it is not told. None for no limit.
+        connection is closed: by ``KILL``, sent over another connection. 0: none is sent. None for no limit.
     :param reset: ``'rollback'`` for what is said above; ``'full'`` to undo everything that a session can carry when it
         is returned, by ``COM_RESET_CONNECTION`` and what the parameters set, in one round trip
     :param rollback_timeout: seconds that the rollback, or the reset, may take when a connection is returned, before the

@@ -38,7 +38,7 @@ PATIENCE_WITH_CONNECTS = 0.25
 
 
 class CallbackError(OPERATIONAL_ERROR):
-    """``conninfo``, ``kwargs`` or ``configure`` has raised SystemExit where no client is that could be told."""
+    """``conninfo``, ``kwargs`` or ``configure`` has raised SystemExit where no client can receive it."""
 
 
 class SyncManager(BaseConnectionManager[str, Any]):
@@ -199,7 +199,7 @@ class SyncEngine(SyncEngineMethods, ConnectionPool[str, Any]):
         self._core.retry_now(ENDPOINT, self._core.now())
 
     def _grow_failed(self, ticket: Entry, error: BaseException) -> None:
-        # Told first, because the callback of an outage comes after that.
+        # Reported first, because the callback of an outage comes after that.
         pool = self._manager.pool()
         if pool is not None:
             logger.warning('error connecting in %r: %s', pool.name, error)

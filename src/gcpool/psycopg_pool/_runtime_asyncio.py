@@ -98,7 +98,7 @@ class AsyncReturns:
     def put(self, work: Callable[[bool], Coroutine[Any, Any, None]], ended: Callable[[], object], limit: int) -> None:
         """Have some work done.
 
-        :param work: is told whether it was cut off before it began
+        :param work: receives whether it was cancelled before it began
         :param ended: called when its task has ended, whatever has become of the work
         """
         engine = self._engine

@@ -139,7 +139,7 @@ class BasePool(OriginalBasePool):
     _counts: Counts
     _opened = False
     _closed = True
-    # Whether the constructor has opened the pool without being told so. Then the first client is warned.
+    # Whether the constructor has opened the pool by default. Then the first client is warned.
     _open_implicit = False
     _is_null = False
     # By the ids of the connections that were returned and are to be reset: a hold, in a list until that begins.

@@ -366,7 +366,7 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
         )
 
     def _begin_reset(self, conn: Any) -> None:
-        # Until the reset ends, the connection cannot be returned again. The one who takes the hold out of the list does.
+        # Until the reset ends, the connection cannot be returned again. Taking the hold out of the list returns it.
         hold = Hold(self._engine, {})
         hold.conn = conn
         job = self._resetting[id(conn)] = [hold]
