@@ -66,8 +66,8 @@ def build_core(
     :param max_lifetime: seconds after which any connection is due
     :param collects: whether a collector closes what is due, so that releases leave that to it
     :param clock: what to read the time from instead of the system's monotonic clock, for tests
-    :param wake_collector: called, with no lock held, when a connection is due earlier than the collector knows; returns False if the
-        collector could not be called
+    :param wake_collector: called, with no lock held, when a connection is due earlier than the collector knows;
+        returns False if the collector could not be called
     :param normalize: called, with no lock held, for an endpoint that was not seen before; returns the endpoint to use
     :param lifetime_jitter: the part of max_lifetime by which a connection's lifetime is shorter at most
     :param max_uses: how often a connection is acquired before its release closes it; 0 for no limit
