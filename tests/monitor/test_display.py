@@ -120,7 +120,7 @@ class TestHolders:
     def test_a_pool_that_does_not_record_them(self) -> None:
         held = [{'endpoint': 'db', 'seconds': 3.0, 'holder': None, 'frames': []}]
         text = shown(holders(snapshot(pool(holders=held))))
-        assert "3.00 s  Somebody has a connection of pool 'orders' to db" in text
+        assert "3.00 s  An unknown holder has a connection of pool 'orders' to db" in text
         assert 'A pool with record_holders=True says who acquired them, and where.' in text
         assert 'These are the first 1 of 2.' in text
 

@@ -205,7 +205,7 @@ def holders(now: Mapping[str, Any]) -> RenderableType:
     parts: list[RenderableType] = []
     found = _sorted_holders(now)
     for name, holder in found:
-        who = printable(holder['holder'] or 'Unknown')
+        who = printable(holder['holder'] or 'An unknown holder')
         what = f'has a connection of pool {name!r} to {printable(holder["endpoint"])}'
         parts.append(Text.assemble((duration(holder['seconds']), 'bold'), f'  {who} {what}'))
         parts += [Text(f'    {step}') for step in steps(holder['frames'])]
