@@ -98,7 +98,9 @@ def test_a_pool_with_connections_does_not_leave_its_loop_and_names_terminate() -
         await pool.release(await pool.acquire('a'), 'a')
 
     asyncio.run(use())
-    with pytest.raises(EventLoopMismatch, match=r'which is closed, and still has 1 of its connections; .*terminate\(\)'):
+    with pytest.raises(
+        EventLoopMismatch, match=r'which is closed, and still has 1 of its connections; .*terminate\(\)'
+    ):
         asyncio.run(use())
     pool.terminate()
     assert pool.get_size() == 0

@@ -48,7 +48,7 @@ async def cycles() -> None:
         await asyncio.sleep(0)
 
 
-# asyncio keeps up to 100 cancelled timers while one that is due earlier is not: the timer of the long waits is the last.
+# asyncio keeps up to 100 cancelled timers behind one that is not: the timer of the long waits has to be the last.
 _long_waits.LONG_WAIT = 3600.0
 pool: ConnectionPool[Any, Any] = ConnectionPool(SlowManager(), max_size=1, total_max_size=1)
 loop = asyncio.new_event_loop()
