@@ -30,6 +30,9 @@ LONG_WAIT = 10.0
 #: Seconds after such a warning in which the pool logs no further one.
 PAUSE = 60.0
 
+# Seconds by which the clock of the core may be behind the clock of an event loop.
+_LAG = 0.1
+
 #: In how many tasks of an event loop the pool looks for blocks of connection(), and how many of them it names.
 MOST_TASKS = 1_000
 MOST_NAMED = 3
@@ -62,14 +65,15 @@ class LongWaits:
 
     def _look(self, loop: 'asyncio.AbstractEventLoop') -> None:
         pool = self._pool()
-        waits = [] if pool is None else [(each.waits_from, id(each), each) for each in pool._signals.values()]
-        since, _, waiter = min(waits, default=(math.inf, 0, None))
-        if pool is None or waiter is None or since == math.inf:
+        if pool is None:
+            return
+        oldest = min(pool._signals.values(), key=lambda waiter: waiter.waits_from, default=None)
+        if oldest is None or oldest.waits_from == math.inf:
             return  # the next wait calls watch() again
-        left = since + LONG_WAIT - pool._core.now()
-        self._timer.set(loop, PAUSE if left <= 0 else left, partial(self._look, loop))
+        left = oldest.waits_from + LONG_WAIT - pool._core.now()
+        self._timer.set(loop, left if left > 0 else PAUSE + _LAG, partial(self._look, loop))
         if left <= 0:
-            self._log(pool, waiter, partial(_tasks, pool, loop, waiter))
+            self._log(pool, oldest, partial(_tasks, pool, loop, oldest))
 
     def log_of_thread(self, pool: Any, waiter: Waiter) -> None:
         """Log that the acquire of the calling thread waits for long."""
