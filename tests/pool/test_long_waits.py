@@ -132,7 +132,7 @@ async def test_a_log_handler_that_raises_ends_no_wait(
     error = OSError('the log server is down')
 
     class FailingHandler(logging.Handler):
-        def emit(self, _record: logging.LogRecord) -> None:
+        def emit(self, record: logging.LogRecord) -> None:
             raise error
 
     handler = FailingHandler()
