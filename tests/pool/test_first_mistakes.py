@@ -237,11 +237,14 @@ def test_a_subclass_may_have_a_method_of_such_a_name() -> None:
     assert 'putconn' not in dir(pool)
 
 
-def test_a_context_that_was_not_entered_is_no_connection() -> None:
+@pytest.mark.parametrize('name', ['execute', 'cursor'])
+def test_a_context_that_was_not_entered_is_no_connection(name: str) -> None:
     context: Any = ConnectionPool(Manager()).connection('a')
-    with pytest.raises(AttributeError, match=r"no attribute 'execute': expected `(async )?with pool\.connection\("):
-        context.execute('SELECT 1')
-    assert not hasattr(context, 'execute')
+    with pytest.raises(
+        AttributeError, match=rf'expected `(async )?with pool\.connection\(\.\.\.\) as conn`, and conn\.{name}$'
+    ):
+        getattr(context, name)
+    assert not hasattr(context, name)
 
 
 def test_the_package_names_the_module_of_the_exceptions() -> None:

@@ -92,3 +92,11 @@ cdef object decorate(Lease context, object function):
     if context.pool is None:
         raise RuntimeError(NO_POOL)
     return context.pool._decorate(function, context.endpoint, context.timeout, bool(context.is_long))
+
+
+cdef object is_no_connection(object context, str name, str statement):
+    # The error for an attribute of a connection that is looked up on the context itself.
+    return AttributeError(
+        f'{type(context).__name__!r} object has no attribute {name!r}: expected '
+        f'`{statement} pool.connection(...) as conn`, and conn.{name}'
+    )
