@@ -5,6 +5,7 @@ from typing import Any, Final, TypeVar, final
 
 from typing_extensions import disjoint_base
 
+from ._long_waits import Waits
 from ._statistics import PoolStats
 
 __all__ = [
@@ -516,13 +517,12 @@ class PoolFacade:
     def _checked_default_endpoint(self) -> Any: ...
     def _must_check(self, w: Waiter) -> bool: ...
     _tasks: set[asyncio.Task[None]]
-    _signals: dict[Signal, Waiter]
+    _waits: Waits
     _collector: Any
     _workers: Any
     _waiting: dict[int, Waiter]
     _close_timeout: float | None
     _holding: Any
-    _long_waits: Any
     __orig_class__: Any
 
 class SyncPool(PoolFacade):

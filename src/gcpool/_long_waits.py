@@ -22,7 +22,7 @@ from ._workers.loop_timer import LoopTimer
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ['LONG_WAIT', 'LongWaits']
+__all__ = ['LONG_WAIT', 'Waits']
 
 #: Seconds after which an acquire that waits is logged.
 LONG_WAIT = 10.0
@@ -38,13 +38,16 @@ MOST_TASKS = 1_000
 MOST_NAMED = 3
 
 
-class LongWaits:
-    """Logs the long waits of a pool, and none for ``PAUSE`` after each.
+class Waits(dict[Any, Waiter]):
+    """The waits of a pool on asyncio: the waiter of each task, by what the task awaits.
+
+    In both runtimes, this logs the long ones, and none for ``PAUSE`` after each.
 
     :param pool: the pool, which owns this
     """
 
     def __init__(self, pool: Any):
+        super().__init__()
         self._pool = weakref.ref(pool)
         self._timer = LoopTimer()
         # When the next warning may be logged. The thread that logs takes it out meanwhile: list.pop() is atomic.
@@ -67,7 +70,7 @@ class LongWaits:
         pool = self._pool()
         if pool is None:
             return
-        oldest = min(pool._signals.values(), key=lambda waiter: waiter.waits_from, default=None)
+        oldest = min(self.values(), key=lambda waiter: waiter.waits_from, default=None)
         if oldest is None or oldest.waits_from == math.inf:
             return  # the next wait calls watch() again
         left = oldest.waits_from + LONG_WAIT - pool._core.now()
@@ -120,7 +123,7 @@ def _tasks(pool: Any, loop: 'asyncio.AbstractEventLoop', waiter: Waiter) -> tupl
     from ._own_use import task_holds
 
     asyncio: Any = sys.modules['asyncio']
-    signals = [signal for signal, each in pool._signals.items() if each is waiter]
+    signals = [signal for signal, each in pool._waits.items() if each is waiter]
     tasks = [*asyncio.all_tasks(loop)][:MOST_TASKS]
     # A task refers to what it awaits.
     waiting = [task for task in tasks if any(thing in signals for thing in gc.get_referents(task))]

@@ -291,13 +291,13 @@ class AsyncRuntime(
         """Wait until notified (True), or give up when the time limit has expired (False)."""
         try:
             # Loops keep weak references to their tasks, so whatever a task waits for has to keep it alive.
-            self._signals[signal] = waiter
+            self._waits[signal] = waiter
             if deadline is None:
-                self._long_waits.watch(signal.get_loop(), waiter, math.inf)
+                self._waits.watch(signal.get_loop(), waiter, math.inf)
                 await signal
                 return True
             remaining = deadline - self._core.now()
-            self._long_waits.watch(signal.get_loop(), waiter, deadline)
+            self._waits.watch(signal.get_loop(), waiter, deadline)
             if remaining > 0 and not signal.done():
                 # In an empty context, for the reason that set_limit() gives.
                 timer = signal.get_loop().call_later(remaining, signal, context=Context())
@@ -306,7 +306,7 @@ class AsyncRuntime(
                 finally:
                     timer.cancel()
         finally:
-            self._signals.pop(signal, None)
+            self._waits.pop(signal, None)
         # The waiter was notified, or its time limit has expired, or both: the core knows whether it was served.
         return not give_up(waiter)
 

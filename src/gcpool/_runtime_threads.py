@@ -191,7 +191,7 @@ class SyncRuntime(
                     return True
                 if log_at < min(limit, relief_ends_at):
                     log_at = math.inf
-                    self._long_waits.log_of_thread(self, waiter)
+                    self._waits.log_of_thread(self, waiter)
                 elif relief_ends_at < limit:
                     core.run_timers(core.now(), False)
                     # If no thread can be started, this acquire closes, and is not late because of that.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic
 from ._core import Observer, PoolCore
 from ._health import health_of
 from ._holders import Frame, Holder, Holding, describe
-from ._long_waits import LongWaits
+from ._long_waits import Waits
 from ._method_names import NamesElsewhere
 from ._statistics import Health, Histogram, PoolStats
 from ._time_limits import seconds
@@ -72,7 +72,7 @@ class BaseConnectionPool(NamesElsewhere, Generic[EndpointT, ConnectionT]):
         _collector: Any
         _close_timeout: float | None
         _holding: Holding
-        _long_waits: LongWaits
+        _waits: Waits
 
     def get_size(self) -> int:
         """Return the number of connections: idle, in use, being created and being closed."""
@@ -144,7 +144,7 @@ class BaseConnectionPool(NamesElsewhere, Generic[EndpointT, ConnectionT]):
         """The pool is closed: collect no more, and look for no long waits."""
         if self._collector is not None:
             self._collector.stop()
-        self._long_waits.stop()
+        self._waits.stop()
 
     def _waits_for(self, endpoint: EndpointT) -> tuple[str, str | None]:
         """Why an acquire waits: the phase of a PoolTimeout, and the parameter that limits."""

@@ -17,7 +17,7 @@ from ._limits import (
     DEFAULT_TOTAL_MAX_SIZE,
     Limits,
 )
-from ._long_waits import LongWaits
+from ._long_waits import Waits
 from ._parameter_names import naming_parameters
 from ._parameters import (
     MAX_SIZE,
@@ -263,10 +263,9 @@ class ConnectionPool(
         )
         if events is not None:
             events.bind(self)
-        self._signals = {}
+        self._waits = Waits(self)
         self._close_timeout = close_timeout
         self._holding = Holding(self, leak_threshold)
-        self._long_waits = LongWaits(self)
         self._collector = collector
         if collector is not None and background_collector and open:
             collector.start()

@@ -547,7 +547,7 @@ class World:
         self.tasks.clear()
         self.compare()
         assert self.pool.get_stats()['waiting'] == 0
-        assert not self.pool._signals
+        assert not self.pool._waits
 
     def compare(self) -> None:
         """Compare the books."""

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from gcpool._core import Disposal
+from gcpool._long_waits import Waits
 from gcpool.asyncio import ConnectionPool
 from tests.asyncio_.runtime import spawn, until
 from tests.interrupting import interrupt
@@ -333,18 +334,18 @@ async def test_a_signal_does_not_keep_what_another_thread_has_dropped(
 
 
 async def test_a_signal_that_comes_as_a_wait_begins_leaves_nothing() -> None:
-    class Interrupted(dict[Any, Any]):
+    class Interrupted(Waits):
         def __setitem__(self, signal: Any, waiter: Any) -> None:
             super().__setitem__(signal, waiter)
             raise Interruption('after the call')
 
     async with Case(max_size=1) as case:
         conn = await case.pool.acquire('a')
-        case.pool._signals = Interrupted()
+        case.pool._waits = Interrupted(case.pool)
         with pytest.raises(Interruption):
             await case.pool.acquire('a')
-        assert not case.pool._signals
-        case.pool._signals = {}
+        assert not case.pool._waits
+        case.pool._waits = Waits(case.pool)
         await case.release(conn)
 
 

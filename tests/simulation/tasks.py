@@ -462,7 +462,7 @@ class Tasks(Loop):
         world.living = -1
         while not self.run_turns() and self.advance():
             pass
-        if left := self.own((*self.pool._tasks, *self.pool._signals)):
+        if left := self.own((*self.pool._tasks, *self.pool._waits)):
             world.fail(f'a closed pool has left {left}')
         world.judge_end()
 

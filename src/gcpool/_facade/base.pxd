@@ -27,13 +27,12 @@ cdef class PoolFacade:                     # set once
     # What the Python halves keep. These are slots, because since 3.12 the interpreter finds the methods of an object
     # slowly once the object has a dict of its own, and even ConnectionPool[...]() would make one.
     cdef public object _tasks
-    cdef public object _signals             # on asyncio: the waiter of each task that waits, by what the task awaits
+    cdef public object _waits               # on asyncio: the waiter of each task that waits; logs those that last long
     cdef public object _collector
     cdef public object _workers
     cdef public object _waiting             # on threads: the waiter in each thread that waits, by the thread's identity
     cdef public object _close_timeout
     cdef public object _holding             # what is known of those who hold connections
-    cdef public object _long_waits          # logs acquires that wait for long
     cdef public object __orig_class__
     cdef readonly bint _judges              # the manager has is_broken()
     cdef readonly bint _broken_on_cancel

@@ -194,13 +194,13 @@ class AsyncRecords(Records):
             )
         try:
             # Loops keep weak references to their tasks, so whatever a task waits for has to keep it alive.
-            self._signals[signal] = waiter
+            self._waits[signal] = waiter
             if deadline is None:
-                self._long_waits.watch(signal.get_loop(), waiter, math.inf)
+                self._waits.watch(signal.get_loop(), waiter, math.inf)
                 await_(signal)
                 return True
             left = deadline - self._core.now()
-            self._long_waits.watch(signal.get_loop(), waiter, deadline)
+            self._waits.watch(signal.get_loop(), waiter, deadline)
             if left > 0 and not signal.done():
                 # In an empty context: a timer refers to its context until it is due, and so to what that holds.
                 timer = signal.get_loop().call_later(left, signal, context=Context())
@@ -209,5 +209,5 @@ class AsyncRecords(Records):
                 finally:
                     timer.cancel()
         finally:
-            self._signals.pop(signal, None)
+            self._waits.pop(signal, None)
         return not give_up(waiter)
