@@ -139,7 +139,7 @@ def test_a_waiter_in_a_closed_loop_keeps_the_pool_there() -> None:
     # asyncio would log that the task was never done.
     task._log_destroy_pending = False  # type: ignore[attr-defined]
     del task
-    pool._signals.clear()
+    pool._waits.clear()
     gc.collect()
     assert pool.get_stats()['waiting'] == 0
     asyncio.run(pool.drain())
