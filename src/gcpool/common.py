@@ -6,7 +6,7 @@ from ._core import Observer, PoolCore
 from ._health import health_of
 from ._holders import Frame, Holder, Holding, describe
 from ._long_waits import Waits
-from ._method_names import NamesElsewhere
+from ._method_names import naming_methods
 from ._statistics import Health, Histogram, PoolStats
 from ._time_limits import seconds
 from .exceptions import PoolTimeout, make_pool_timeout
@@ -39,7 +39,8 @@ ALL_ENDPOINTS: Final = AllEndpoints()
 _REPLACEABLE_METHODS = frozenset({'acquire', 'release'})
 
 
-class BaseConnectionPool(NamesElsewhere, Generic[EndpointT, ConnectionT]):
+@naming_methods
+class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
     """Base of both pools: sizes, statistics and parameters (the name is from generic-connection-pool)."""
 
     if TYPE_CHECKING:
