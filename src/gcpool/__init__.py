@@ -30,4 +30,5 @@ def __getattr__(name: str) -> object:
     # For `from gcpool import ConnectionPool` Python asks here first, and would put its own words for an AttributeError.
     if sys._getframe(1).f_globals.get('__name__') == 'importlib._bootstrap':  # noqa: SLF001
         raise ImportError(message, name=__name__)
-    raise AttributeError(message)
+    # With a name, Python does not add a guess of its own.
+    raise AttributeError(message, name=name)

@@ -45,7 +45,10 @@ class _OtherName:
         self._meant = meant
 
     def __get__(self, pool: object, owner: type) -> Any:
-        raise AttributeError(f'{owner.__name__!r} object has no attribute {self._name!r}: expected {self._meant}')
+        # With a name, Python does not add a guess of its own.
+        raise AttributeError(
+            f'{owner.__name__!r} object has no attribute {self._name!r}: expected {self._meant}', name=self._name
+        )
 
 
 def naming_methods(cls: ClassT) -> ClassT:

@@ -10,6 +10,11 @@ from gcpool.asyncio import BaseConnectionManager, ConnectionPool, NullConnection
 from tests.pool.support import Case, Manager
 
 
+def has_no_guess_of_python_s(error: AttributeError) -> bool:
+    """Whether a traceback shows the message alone. Python guesses from the names of an object, if it knows that."""
+    return bool(error.name) and getattr(error, 'obj', None) is None
+
+
 @pytest.mark.parametrize(
     ('name', 'meant'),
     [
@@ -63,8 +68,9 @@ def test_the_package_names_the_two_modules_that_have_the_pools(name: str) -> Non
     # Not written out, because the tests of the other runtime are generated from this one.
     threads, tasks = (f'gcpool.{runtime}.{name}' for runtime in ('threading', 'asyncio'))
     expected = f'expected {threads} or {tasks}$'
-    with pytest.raises(AttributeError, match=expected):
+    with pytest.raises(AttributeError, match=expected) as caught:
         getattr(gcpool, name)
+    assert has_no_guess_of_python_s(caught.value)
     with pytest.raises(ImportError, match=expected):
         exec(f'from gcpool import {name}')
     assert not hasattr(gcpool, name)
@@ -221,6 +227,7 @@ def test_the_name_of_another_pool_s_method_is_answered(name: str, meant: str) ->
     ) as caught:
         getattr(pool, name)
     assert str(caught.value).endswith(f'expected {meant}')
+    assert has_no_guess_of_python_s(caught.value)
     assert not hasattr(pool, name)
     assert name not in dir(pool)
     assert {'acquire', 'get_stats', '__init__'} <= {*dir(pool)}
@@ -242,8 +249,9 @@ def test_a_context_that_was_not_entered_is_no_connection(name: str) -> None:
     context: Any = ConnectionPool(Manager()).connection('a')
     with pytest.raises(
         AttributeError, match=rf'expected `(async )?with pool\.connection\(\.\.\.\) as conn`, and conn\.{name}$'
-    ):
+    ) as caught:
         getattr(context, name)
+    assert has_no_guess_of_python_s(caught.value)
     assert not hasattr(context, name)
 
 

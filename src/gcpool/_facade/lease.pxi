@@ -98,5 +98,6 @@ cdef object is_no_connection(object context, str name, str statement):
     # The error for an attribute of a connection that is looked up on the context itself.
     return AttributeError(
         f'{type(context).__name__!r} object has no attribute {name!r}: expected '
-        f'`{statement} pool.connection(...) as conn`, and conn.{name}'
+        f'`{statement} pool.connection(...) as conn`, and conn.{name}',
+        name=name,
     )
