@@ -167,7 +167,6 @@ def _postgres(parts: urllib.parse.SplitResult, host: str, port: int) -> Target:
 
 
 def _mysql(parts: urllib.parse.SplitResult, host: str, port: int) -> Target:
-    module = _load('pymysql')
     text = _text(parts, host, port)
     given = {
         'user': urllib.parse.unquote(parts.username or ''),
@@ -181,17 +180,18 @@ def _mysql(parts: urllib.parse.SplitResult, host: str, port: int) -> Target:
             known = ', '.join(map(repr, _MYSQL_PARAMETERS))
             meant = f'did you mean {near[0]!r}?' if near else f'expected one of {known}'
             raise CheckError(f'unknown parameter {name!r}: {meant}')
+    module = _load('pymysql')
     params = {'host': host, 'port': port, **options, **{name: value for name, value in given.items() if value}}
     manager = module.DbConnectionManager({text: params}, ping=True)
     return Target(text, manager, text, (host, port), questions.ping_database, questions.limit_of_mysql, _secrets(parts))
 
 
 def _redis(parts: urllib.parse.SplitResult, host: str, port: int) -> Target:
-    module = _load('redis')
     database = parts.path.strip('/')
     if database and not database.isdecimal():
         # redis-py would take database 0.
         raise CheckError(f'{database!r} is not the number of a database: expected {_EXAMPLES[parts.scheme]}')
+    module = _load('redis')
     text = _text(parts, host, port)
     manager = module.RedisConnectionManager({text: urllib.parse.urlunsplit(parts)}, ping=True)
     return Target(text, manager, text, (host, port), questions.ping_redis, questions.limit_of_redis, _secrets(parts))
