@@ -1,4 +1,4 @@
-"""The managers of pools that are made of functions: ``ConnectionPool.from_callables()``."""
+"""The managers of pools that are made from functions: ``ConnectionPool.from_callables()``."""
 
 import functools
 from collections.abc import Awaitable, Callable, Hashable
@@ -14,12 +14,11 @@ if TYPE_CHECKING:
     import inspect
     from typing import TypeAlias
 
-    # Of the pool that from_callables() makes. Type checkers infer them from the functions, which they would not do for
-    # those of the class.
+    # The type variables of from_callables(). Type checkers infer these from the functions, unlike those of the class.
     NewEndpointT = TypeVar('NewEndpointT', bound=Hashable)
     NewConnectionT = TypeVar('NewConnectionT')
 
-    # What from_callables() takes.
+    # The functions that from_callables() takes.
     AsyncCreate: TypeAlias = Callable[[EndpointT], Awaitable[ConnectionT]]
     AsyncDispose: TypeAlias = Callable[[EndpointT, ConnectionT], Awaitable[object]]
     AsyncCheck: TypeAlias = Callable[[EndpointT, ConnectionT], Awaitable[bool]]
@@ -47,7 +46,7 @@ ARGUMENTS = {
 }
 # These are plain functions on asyncio, too.
 PLAIN = frozenset({'is_refusal', 'is_hopeless', 'describe_endpoint'})
-# On threads these are passed the time limit, if they take it.
+# On threads these are passed the time limit, if they have a parameter for it.
 LIMITED = frozenset({'create', 'dispose', 'check_aliveness'})
 
 
@@ -55,7 +54,7 @@ class SyncCallablesManager(SyncConnectionManager[EndpointT, ConnectionT]):
     """Calls functions. Those that were not given are not set, so that they cost nothing.
 
     :param default_endpoint: the endpoint of calls that name none; UNSET if there is none
-    :param functions: by the names of the methods that they stand for; None for one that was not given
+    :param functions: the functions, by the names of the methods; None for one that was not given
     """
 
     def __init__(self, default_endpoint: Any = UNSET, **functions: Callable[..., Any] | None):
@@ -86,7 +85,7 @@ class AsyncCallablesManager(AsyncConnectionManager[EndpointT, ConnectionT]):
     """Calls coroutine functions. Those that were not given are not set, so that they cost nothing.
 
     :param default_endpoint: the endpoint of calls that name none; UNSET if there is none
-    :param functions: by the names of the methods that they stand for; None for one that was not given
+    :param functions: the functions, by the names of the methods; None for one that was not given
     """
 
     def __init__(self, default_endpoint: Any = UNSET, **functions: Callable[..., Any] | None):
@@ -127,7 +126,7 @@ def set_default_endpoint(manager: Any, endpoint: Any) -> None:
 
 
 def given(functions: dict[str, Callable[..., Any] | None]) -> list[tuple[str, Callable[..., Any]]]:
-    """Return the functions that were given, with their names. TypeError if one is no callable, or there is no create.
+    """Return the functions that were given, with their names. TypeError if one is not callable, or create is missing.
 
     :param functions: by their names; None for one that was not given
     """
@@ -140,11 +139,11 @@ def given(functions: dict[str, Callable[..., Any] | None]) -> list[tuple[str, Ca
 def check_arguments(name: str, function: Callable[..., Any]) -> 'inspect.Parameter | None':
     """Check that a function takes the arguments that it will be called with.
 
-    :param name: what it was given as
+    :param name: the name of the method whose place the function takes
     :param function: the function
-    :return: its parameter ``timeout`` if it is passed that; None too if it does not say what it takes
+    :return: its parameter ``timeout`` if it is passed that; also None if its signature is unknown
     """
-    # To import it takes longer than the rest of a pool for threads.
+    # Importing it takes longer than the rest of a pool for threads.
     import inspect
 
     try:
@@ -168,9 +167,9 @@ def returns_coroutine(function: Callable[..., Any]) -> bool:
 
 
 def is_plain_function(function: Callable[..., Any]) -> bool:
-    """Whether this is a function in Python, or a class, that returns no coroutine.
+    """Whether this is a function in Python, or a class, that does not return a coroutine.
 
-    Other callables, such as functions in C, may return an awaitable. That shows when they are called.
+    Other callables, such as functions in C, may return an awaitable. That is known only when they are called.
     """
     import inspect
 

@@ -1,4 +1,4 @@
-"""How many connections a pool may have, how many acquires may wait, and how many workers there are.
+"""The limits of a pool: how many connections and workers it may have, and how many acquires may wait.
 
 They are checked together, also by resize().
 
@@ -29,7 +29,7 @@ class Default(int):
 
 
 class DefaultSeconds(float):
-    """The same, of a time."""
+    """The value of a time that was not given."""
 
 
 DEFAULT_MIN_IDLE: Final = Default(1)
@@ -90,8 +90,8 @@ class Limits:
     :param total_max_size: maximum number of connections; if not given, at least ``max_size``
     :param min_size: number of connections that are kept for each live endpoint; at most ``max_size``
     :param max_waiting: maximum number of acquires that wait at an endpoint; 0 for no limit
-    :param max_workers: maximum number of jobs that workers do at a time; 0 for no limit
-    :raises TypeError: when one is no int; the message names it
+    :param max_workers: maximum number of jobs that workers do at the same time; 0 for no limit
+    :raises TypeError: when one is not an int; the message names it
     :raises ValueError: when one is out of range, or two that are given contradict each other
     """
 
@@ -129,7 +129,8 @@ class Limits:
             self.min_idle = min(self.min_idle, self.max_size)
         if 'total_max_size' not in self._given:
             self.total_max_size = max(self.total_max_size, self.max_size)
-        # A max_size that was not given is less than a minimum only because of total_max_size: that is what is named.
+        # A max_size that was not given is less than a minimum only because of total_max_size, which the message then
+        # names.
         largest = 'max_size' if 'max_size' in self._given else 'total_max_size'
         _must_not_exceed('min_idle', self.min_idle, largest, self.max_size)
         _must_not_exceed('min_size', self.min_size, largest, self.max_size)

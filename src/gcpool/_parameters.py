@@ -32,18 +32,18 @@ __all__ = [
     'refuse_parameters_of_idle',
 ]
 
-# Numbers the pools of this process that were given no name. next() of it is atomic.
+# Numbers the pools of this process that were given no name. Its next() is atomic.
 _NUMBERS = itertools.count(1)
 
-# Seconds that a connect of the pool's own may take by default.
+# Seconds that a connect by the pool itself may take by default.
 DEFAULT_CREATE_TIMEOUT = 30.0
 
-# max_connecting where connections are created in the background.
+# The default of max_connecting where connections are created in the background.
 DEFAULT_CONNECTING = 2
 
 
 class NullPoolParameters(TypedDict, total=False):
-    """The parameters of every pool, but for its sizes."""
+    """The parameters of every pool, except its sizes."""
 
     max_lifetime: float
     name: str | None
@@ -84,7 +84,7 @@ class PoolParameters(NullPoolParameters, total=False):
     keepalive_interval: float
 
 
-# What a pool that keeps no idle connections refuses.
+# The parameters that a pool that keeps no idle connections refuses.
 PARAMETERS_OF_IDLE = ('idle_timeout', 'background_collector', 'dispose_batch_size', 'keepalive_interval')
 
 
@@ -99,7 +99,7 @@ def _limit(seconds: float | None) -> float | None:
 
 
 def check_fraction(name: str, value: object) -> float:
-    """Check a part of something, from 0 to 1."""
+    """Check a fraction, from 0 to 1."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f'{name}={value!r}: expected a fraction from 0 to 1 as a float, got {type(value).__name__}')
     fraction = float(value)
@@ -229,7 +229,7 @@ def check_check_parameters(check_interval: float, check_timeout: float | None) -
 
 
 def check_name(name: object) -> str:
-    """Check the name of a pool; None for one with the next number."""
+    """Check the name of a pool; None makes one with the next number."""
     if name is None:
         return f'gcpool-{next(_NUMBERS)}'
     if not isinstance(name, str):
@@ -277,7 +277,7 @@ def check_reconnecting(
     fail_fast: bool,
     asynchronous: bool,
 ) -> tuple[float, float]:
-    """Check the parameters of connects of the pool's own, and of failing ones.
+    """Check the parameters of connects by the pool itself, and of failing connects.
 
     :return: the time limit of a connect in seconds, and ``reconnect_timeout``
     """
@@ -316,14 +316,14 @@ def check_pin(size: object, min_size: int, max_size: int, max_lifetime: float) -
 
 
 def check_unlimited(name: str, value: int | None, unlimited: int) -> int:
-    """Check a maximum number of connections, None for as many as there may be."""
+    """Check a maximum number of connections, None for no limit."""
     return unlimited if value is None else check_count(name, value, 1)
 
 
 def refuse_parameters_of_idle(parameters: dict[str, Any]) -> None:
     """Refuse the parameters of idle connections, for a pool that keeps none.
 
-    :param parameters: those that were given; minimums of 0 say what holds anyway, and are taken out
+    :param parameters: those that were given; minimums of 0 change nothing, and are taken out
     """
     kept = 'a NullConnectionPool keeps no idle connections'
     for name in PARAMETERS_OF_IDLE:
@@ -336,14 +336,14 @@ def refuse_parameters_of_idle(parameters: dict[str, Any]) -> None:
 def refuse_minimum(name: str, count: int | None) -> None:
     """Refuse a minimum of idle connections, for a pool that keeps none.
 
-    :param count: the minimum; None, or 0, says what holds anyway
+    :param count: the minimum; None, or 0, changes nothing
     """
     if count is not None and check_count(name, count, 0):
         raise ValueError(f'{name}={count!r}: a NullConnectionPool keeps no idle connections: expected 0')
 
 
 def check_flag(name: str, value: object) -> bool:
-    """Refuse a flag that is no bool. Not any truthy object counts: it is more likely meant for another parameter."""
+    """Refuse a flag that is not a bool: any other object was more likely meant for another parameter."""
     if not isinstance(value, bool):
         raise TypeError(f'{name}={value!r}: expected a bool, got {type(value).__name__}')
     return value

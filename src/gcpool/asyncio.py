@@ -70,10 +70,10 @@ class ConnectionPool(
     :param idle_timeout: seconds after which an unused extra connection is closed
     :param max_lifetime: seconds after which any connection is closed; a connection in use at that time is closed when
         it is returned
-    :param min_idle: how many idle connections of an endpoint are core
+    :param min_idle: number of idle connections of each endpoint that are core
     :param max_size: maximum number of connections to one endpoint
     :param total_max_size: maximum number of connections to all endpoints. When it is reached, an acquire that needs a
-        new connection first closes the idle connection that was unused for longest, of whichever endpoint.
+        new connection first closes the idle connection, of any endpoint, that was unused for longest.
     :param acquire_timeout: seconds that an acquire without a ``timeout`` may take; None for no limit
     :param background_collector: whether a background worker closes expired connections. If not, each release does.
     :param dispose_batch_size: maximum number of connections that one release closes; 0 for ``int(log2(size + 1)) + 1``
@@ -82,8 +82,8 @@ class ConnectionPool(
     :param create_timeout: seconds that a connect by the pool itself may take, in the background or in an outage; None
         for 30. A connect by an acquire may take the rest of the acquire's timeout.
     :param max_workers: maximum number of connections that the pool's daemon threads (on asyncio: tasks) create, check
-        and close in the background at the same time. 0 for no limit but 64 closes and 16 checks, so that none waits for
-        one that hangs. Work that a release, ``close``, ``check`` or an acquire does itself does not count.
+        and close in the background at the same time. 0 for no limit except 64 closes and 16 checks, so that no job
+        waits for one that hangs. Work that a release, ``close``, ``check`` or an acquire does itself does not count.
     :param open: whether the pool serves acquires as soon as it is built. If not, it starts nothing until
         :py:meth:`open` or an ``async with`` block opens it.
     :param close_timeout: seconds that leaving an ``async with`` block of the pool waits for connections in use, and to
@@ -93,8 +93,8 @@ class ConnectionPool(
         then all are closed, core or not.
     :param create_in_background: whether the pool itself connects for acquires that find no idle connection. An acquire
         then takes the first connection that is returned or created (HikariCP), so a spike opens few connections.
-    :param max_connecting: how many connections to one endpoint are created at a time; beyond that, acquires wait for a
-        connection that is returned, or for a place to connect. 0 for no limit; None for 2 with
+    :param max_connecting: maximum number of connections to one endpoint that are created at the same time; further
+        acquires wait until one is returned, or until they may connect. 0 for no limit; None for 2 with
         ``create_in_background``, else 0.
     :param reconnect_timeout: 0: a failed connect raises its error in the acquire. Otherwise acquires wait, up to their
         own timeouts, while connects to the endpoint fail, and the pool makes one attempt at a time, with pauses
@@ -105,14 +105,14 @@ class ConnectionPool(
         according to the manager's ``is_refusal``
     :param fail_fast: whether acquires fail at once with :py:exc:`EndpointDown` while connects to an endpoint fail and
         none of its connections is in use; one acquire at a time tries again
-    :param check_interval: seconds after its last use for which a connection is served without ``check_aliveness``; 0
+    :param check_interval: seconds after its last use during which a connection is served without ``check_aliveness``; 0
         for a check each time (HikariCP, pgxpool). When a connection is found dead, the endpoint's older connections
         are suspect: each is checked before it is served, however recently it was used.
     :param check_timeout: seconds that one check may take; a connection that does not answer in time is dead. None for
         the time that the acquire has left; when that expires, the acquire ends. An acquire waits for this only once:
         after that the pool checks the endpoint's other connections in the background, and the acquire connects.
-    :param keepalive_interval: seconds after its last use or check when the pool checks an idle connection in the
-        background, up to 10 % earlier; 0 for never. Must be less than ``max_lifetime``. Only one connection of each
+    :param keepalive_interval: seconds after the last use or check of an idle connection at which the pool checks it in
+        the background, up to 10 % earlier; 0 for never. Must be less than ``max_lifetime``. Only one connection of each
         endpoint is checked at a time. A check may take ``check_timeout``, or 5 s if that is None.
     :param lifetime_jitter: the largest fraction of ``max_lifetime``, 0 to 1, by which a connection's lifetime is
         shortened at random, so that connections created together are not closed together
@@ -285,7 +285,7 @@ class ConnectionPool(
         default_endpoint: Hashable = UNSET,
         **parameters: 'Unpack[PoolParameters]',
     ) -> 'ConnectionPool[NewEndpointT, NewConnectionT]':
-        """Make a pool of functions, without a class for the connection manager.
+        """Make a pool from functions, without a class for the connection manager.
 
         Each function takes the place of the method of the same name of :py:class:`BaseConnectionManager`, and receives
         the same arguments. On threads, ``create``, ``dispose`` and ``check_aliveness`` receive a time limit if they
@@ -306,8 +306,8 @@ class ConnectionPool(
         :param describe_endpoint: what messages show in place of an endpoint: ``describe_endpoint(endpoint)``
         :param default_endpoint: the endpoint of calls that name none
         :param parameters: those of the pool
-        :raises TypeError: when a function is a coroutine function where a plain one is expected or the other way round,
-            or does not take these arguments; when ``default_endpoint`` is not hashable; and what the pool raises
+        :raises TypeError: when a function is a coroutine function where a plain one is expected, or vice versa, or does
+            not take these arguments; when ``default_endpoint`` is not hashable; and what the pool raises
         """
         manager: AsyncCallablesManager[Any, Any] = AsyncCallablesManager(
             create=create,
@@ -341,8 +341,8 @@ class ConnectionPool(
         count as a use, and may take ``check_timeout``, or 5 s if that is None; errors of ``check_aliveness`` are
         logged. On threads, the caller checks; on asyncio, tasks of the pool do.
 
-        :param endpoint: whose connections are checked; if it is not given, those of all endpoints
-        :return: how many connections were dead, and are closed
+        :param endpoint: the endpoint whose connections are checked; all endpoints if not given
+        :return: number of dead connections, which are closed
         :raises TypeError: when the manager has no ``check_aliveness``, or ``endpoint`` is not hashable
         :raises ConnectionPoolClosedError: when the pool is closed
         :raises EventLoopMismatch: (asyncio) when the pool belongs to another event loop
@@ -360,16 +360,15 @@ class ConnectionPool(
 class NullConnectionPool(ConnectionPool[EndpointT, ConnectionT], Generic[EndpointT, ConnectionT]):
     """A pool that keeps no idle connections.
 
-    A connection that is returned is handed to the oldest waiter of its endpoint. If there is none, the connection is
-    closed. So this limits how many connections there are, in front of a server that pools them itself, such as
-    PgBouncer.
+    A returned connection goes to the acquire that has waited longest at its endpoint; if none waits, it is closed. Use
+    this to limit the number of connections to a server that pools them itself, such as PgBouncer.
 
     :param connection_manager: creates, checks and closes connections
-    :param max_size: maximum number of connections to one endpoint; None for no limit but ``total_max_size``
+    :param max_size: maximum number of connections to one endpoint; None for no limit except ``total_max_size``
     :param total_max_size: maximum number of connections to all endpoints; None for no limit
-    :param parameters: those of :py:class:`ConnectionPool`, but for those of idle connections. A limit of None is
-        2147483647 where it is read.
-    :raises TypeError: when a parameter has a wrong type, or is one of idle connections
+    :param parameters: those of :py:class:`ConnectionPool`, except those of idle connections. A limit of None reads as
+        2147483647.
+    :raises TypeError: when a parameter has a wrong type, or is for idle connections
     :raises ValueError: when a parameter is out of range, or two contradict each other, or a minimum is not 0
     """
 
@@ -396,7 +395,7 @@ class NullConnectionPool(ConnectionPool[EndpointT, ConnectionT], Generic[Endpoin
         )
 
     def warm_up(self, endpoint: EndpointT = UNSET, size: int | None = None) -> None:
-        """Refuse: there would be nothing to keep the connections for.
+        """Raise ValueError: this pool keeps no idle connections.
 
         :raises ValueError: always, unless ``size`` is 0
         """
@@ -416,7 +415,7 @@ class NullConnectionPool(ConnectionPool[EndpointT, ConnectionT], Generic[Endpoin
         """Change the limits, as :py:meth:`ConnectionPool.resize` does.
 
         :param min_idle: 0, or None
-        :param max_size: as there; None leaves it as it is
+        :param max_size: as there; None leaves it unchanged
         :param total_max_size: the same
         :param min_size: 0, or None
         :param max_waiting: the same
@@ -449,5 +448,5 @@ class NullConnectionPool(ConnectionPool[EndpointT, ConnectionT], Generic[Endpoin
             total_max_size: int | None = None,
             **parameters: 'Unpack[NullPoolParameters]',
         ) -> 'NullConnectionPool[NewEndpointT, NewConnectionT]':
-            """Make a pool of functions, with the parameters of this class."""
+            """Make a pool from functions, with the parameters of this class."""
             raise NotImplementedError

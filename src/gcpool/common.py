@@ -32,7 +32,7 @@ class AllEndpoints:
         return 'ALL_ENDPOINTS'
 
 
-#: Stands for the whole pool where an endpoint may be given: None is an endpoint as any other.
+#: Stands for the whole pool where an endpoint may be given: None is an endpoint like any other.
 ALL_ENDPOINTS: Final = AllEndpoints()
 
 # connection() calls these methods if they were replaced on the pool.
@@ -85,7 +85,7 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         return self._observer.name
 
     def get_stats(self, endpoint: Any = ALL_ENDPOINTS) -> PoolStats:
-        """Return gauges and counters of the whole pool, or the gauges of one endpoint. All keys are always there.
+        """Return gauges and counters of the whole pool, or the gauges of one endpoint. All keys are always present.
 
         Gauges: ``size`` (the sum of the next five), ``idle``, ``in_use`` (also as ``acquired``), ``creating``,
         ``checking`` (in the background), ``closing``, ``waiting`` (acquires that wait), ``endpoints``, ``suspended``,
@@ -96,8 +96,8 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         Counters since the pool was built, or since :py:meth:`pop_stats`: ``asked`` (acquires, however they ended),
         ``acquires`` (served), ``waits`` (acquires that had to wait), ``timeouts`` and ``cancelled`` (while they
         waited), ``too_many`` (refused, because too many waited), ``created``, ``create_errors`` (attempts to connect
-        that ended without a connection, including cancelled and interrupted ones), ``refused`` (those of them for which
-        the server was full), ``checks``, ``checks_failed``, ``dead`` (found dead by a check), ``broken`` (unfit when
+        that ended without a connection, including cancelled and interrupted ones), ``refused`` (failed because the
+        server was full), ``checks``, ``checks_failed``, ``dead`` (found dead by a check), ``broken`` (unfit when
         returned), ``detached``, ``leaks`` (see ``leak_threshold``), ``disposed`` (closed), and of these
         ``closed_idle``, ``closed_lifetime``, ``closed_max_uses``, ``closed_broken``, ``closed_dead``,
         ``closed_discarded``, ``closed_drained``, ``closed_shrunk``, ``closed_evicted``, ``closed_pool_closed``.
@@ -109,7 +109,7 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         seconds: ``stats['wait_p99']``. ``wait`` has the waits of acquires that had to wait, ``create`` all attempts to
         connect, ``use`` all uses that have ended; a use within a tick of the clock is in the lowest bucket.
 
-        :param endpoint: for the gauges of this endpoint alone
+        :param endpoint: for the gauges of this endpoint only
         :raises TypeError: when ``endpoint`` is not hashable
         """
         return self._core.stats() if endpoint is ALL_ENDPOINTS else self._core.endpoint_stats(endpoint)
@@ -124,9 +124,9 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
     def holders(self, endpoint: Any = ALL_ENDPOINTS) -> list[Holder]:
         """Return the connections in use, and who holds them, longest first.
 
-        With ``record_holders``, each has the thread or task that acquired it, and where. Nothing is changed by looking.
+        With ``record_holders``, each has the thread or task that acquired it, and where. Changes nothing.
 
-        :param endpoint: for the connections to this endpoint alone
+        :param endpoint: for the connections to this endpoint only
         :raises TypeError: when ``endpoint`` is not hashable
         """
         return self._holding.list(self, *([] if endpoint is ALL_ENDPOINTS else [endpoint]))
@@ -142,7 +142,7 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         return health_of(self._core, self._observer)
 
     def _stop_looking(self) -> None:
-        """The pool is closed: collect no more, and look for no long waits."""
+        """The pool is closed: stop the collector and the timer of long waits."""
         if self._collector is not None:
             self._collector.stop()
         self._waits.stop()
@@ -162,7 +162,7 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         return 'creating', 'max_connecting' if connecting else None
 
     def _waited_too_long(self, endpoint: EndpointT, deadline: float, timeout: float) -> PoolTimeout:
-        """The error of an acquire that has waited for a connection until its time was up."""
+        """The error of an acquire whose timeout expired while it waited for a connection."""
         phase, limit = self._waits_for(endpoint)
         stats = self._stats_within(limit, endpoint)
         what = 'a slot for' if phase == 'slot' else 'a connection to'
@@ -202,13 +202,13 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         limit: str | None,
         stats: dict[str, int],
     ) -> PoolTimeout:
-        """Make the error of an acquire whose time is up, and tell. The caller raises it.
+        """Make the error of an acquire whose timeout expired, and report it. The caller raises it.
 
         :param phase: as in :py:class:`PoolTimeout`
         :param deadline: when the time limit expired
         :param timeout: the time limit in seconds
-        :param what: what the acquire was doing, with a place for the endpoint
-        :param limit: the parameter that kept it waiting
+        :param what: what the acquire was doing, with a placeholder for the endpoint
+        :param limit: the parameter that kept the acquire waiting
         :param stats: the gauges of the error, which the text may name, too
         """
         observer, core = self._observer, self._core
@@ -226,8 +226,8 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
             stats=stats,
             holders=holders[:3],
         )
-        # The core has the error of an outage, the observer that of a single connect that failed while others waited. If
-        # neither has one, the cause is None: the error of a cancelled call, from which this comes, says nothing.
+        # The core keeps the error of an outage, the observer that of a single connect that failed while others waited.
+        # If neither has one, the cause is None: the error of the cancelled call, which this one replaces, says nothing.
         began = deadline - timeout
         error.__cause__ = core.last_connect_error(endpoint, began) or observer.connect_error(endpoint, began)
         if not error.waiting and phase != 'slot':
@@ -255,12 +255,12 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
 
     @property
     def min_idle(self) -> int:
-        """How many idle connections of an endpoint are core connections, kept until ``max_lifetime``."""
+        """Number of idle connections of each endpoint that are core, kept until ``max_lifetime``."""
         return self._core.min_idle
 
     @property
     def min_size(self) -> int:
-        """How many connections are kept for each live endpoint."""
+        """Number of connections that are kept for each live endpoint."""
         return self._core.min_size
 
     @property
@@ -270,12 +270,12 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
 
     @property
     def max_connecting(self) -> int:
-        """How many connections to one endpoint are created at a time; 0 for no limit."""
+        """Maximum number of connections to one endpoint that are created at the same time; 0 for no limit."""
         return self._core.max_connecting
 
     @property
     def create_timeout(self) -> float:
-        """Seconds that a connect of the pool's own may take."""
+        """Seconds that a connect by the pool itself may take."""
         return self._create_timeout
 
     @property
@@ -285,12 +285,12 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
 
     @property
     def fail_fast(self) -> bool:
-        """Whether acquires fail at once in an outage."""
+        """Whether acquires fail at once during an outage."""
         return self._core.fails_fast
 
     @property
     def wait_when_full(self) -> bool:
-        """Whether acquires wait when the server says that it is full."""
+        """Whether acquires wait when the server refuses a connection because it is full."""
         return self._refusal is not None
 
     @property
@@ -310,7 +310,7 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
 
     @property
     def max_workers(self) -> int:
-        """Maximum number of connections created, checked and closed in the background at a time; 0 for no limit."""
+        """Maximum number of connections created, checked and closed in the background at once; 0 for no limit."""
         return self._core.max_workers
 
     @property
@@ -325,7 +325,7 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
 
     @property
     def check_interval(self) -> float:
-        """Seconds after its last use for which a connection is served without a check (HikariCP, pgxpool)."""
+        """Seconds after its last use during which a connection is served without a check (HikariCP, pgxpool)."""
         return self._check_interval
 
     @property
@@ -335,7 +335,7 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
 
     @property
     def closed(self) -> bool:
-        """Whether the pool was closed. Connections may still be in use, and be closed when they are returned."""
+        """Whether the pool was closed. Connections may still be in use; they are closed when they are returned."""
         return self._core.closed
 
     @property
@@ -345,22 +345,22 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
 
     @property
     def keepalive_interval(self) -> float:
-        """Seconds after which an idle connection that was not used is checked in the background; 0 for never."""
+        """Seconds after its last use or check at which an idle connection is checked in the background; 0 for never."""
         return self._core.keepalive_interval
 
     @property
     def lifetime_jitter(self) -> float:
-        """By which part of ``max_lifetime`` a connection's lifetime is shorter at most."""
+        """The largest fraction of ``max_lifetime`` by which a connection's lifetime is shortened."""
         return self._core.lifetime_jitter
 
     @property
     def max_uses(self) -> int:
-        """How often a connection is acquired before it is closed; 0 for no limit."""
+        """Number of acquires after which a connection is closed; 0 for no limit."""
         return self._core.max_uses
 
     @property
     def record_holders(self) -> bool:
-        """Whether it is recorded who acquires a connection, and where."""
+        """Whether the pool records who acquires each connection, and where."""
         return self._core.records_holders
 
     @property

@@ -45,7 +45,7 @@ class ConnectionPoolIsFull(BaseError):
 class ConnectionPoolNotFound(BaseError, KeyError):
     """The pool does not know the endpoint (generic-connection-pool).
 
-    ``drain(endpoint)`` raises this where nothing is left to drain, so that a misspelt endpoint is noticed.
+    ``drain(endpoint)`` raises this if there is nothing to drain, so that a misspelt endpoint is noticed.
     """
 
     # KeyError would show a repr of the message.
@@ -83,8 +83,8 @@ class DiscardConnection(BaseError):
     The pool closes the connection, and ``release`` returns normally.
 
     :param args: the text, for the log
-    :param broken: whether the connection counts in the statistics' ``broken``. False where it has done all that it was
-        for, as one that an HTTP server closes after its response. Its close has the reason ``discarded`` in any case
+    :param broken: whether the connection counts in the statistics' ``broken``. False for one that ended normally, such
+        as one that an HTTP server closes after its response. The close has the reason ``discarded`` in both cases
     """
 
     # On the class for subclasses whose __init__ does not call this one.
@@ -100,11 +100,11 @@ class EventLoopMismatch(BaseError, RuntimeError):
 
 
 class MonitorError(BaseError):
-    """The pools of a process cannot be watched: it does not serve them, or not to this user."""
+    """The pools of a process cannot be watched: the process does not serve them, or not to this user."""
 
 
 class _TimedOut(BaseError):
-    """What a PoolTimeout knows about the acquire, apart from its class.
+    """The attributes of a PoolTimeout: what it records about the acquire.
 
     The message says what the acquire waited for, and for how many seconds. ``__cause__`` is the error of the last
     connect to the endpoint, if one failed while the acquire waited.
@@ -121,7 +121,7 @@ class _TimedOut(BaseError):
     :ivar in_use: how many of these were in use
     :ivar idle: how many of these were idle
     :ivar waiting: how many acquires were still waiting for them
-    :ivar holders: the three who had held them for longest, each a :py:class:`gcpool.common.Holder`; empty without
+    :ivar holders: the three longest holders of these, each a :py:class:`gcpool.common.Holder`; empty without
         ``record_holders``
     """
 
@@ -140,14 +140,14 @@ class _TimedOut(BaseError):
 if sys.version_info >= (3, 11):
 
     class PoolTimeout(_TimedOut, TimeoutError):
-        """A timeout expired. See the base class for what it tells about the acquire."""
+        """A timeout expired. See the base class for the attributes."""
 
 else:
-    # Before Python 3.11, asyncio.TimeoutError was a class of its own, which programs written for asyncio catch.
+    # Before Python 3.11, asyncio.TimeoutError was a separate class, which programs written for asyncio catch.
     from asyncio import TimeoutError as _AsyncioTimeoutError
 
     class PoolTimeout(_TimedOut, TimeoutError, _AsyncioTimeoutError):
-        """A timeout expired. See the base class for what it tells about the acquire."""
+        """A timeout expired. See the base class for the attributes."""
 
 
 def make_pool_timeout(
@@ -176,7 +176,7 @@ def make_pool_timeout(
 
 
 class TooManyRequests(BaseError):
-    """``max_waiting`` acquires wait at the endpoint already (psycopg_pool). Raised at once: nothing was waited for.
+    """``max_waiting`` acquires already wait at the endpoint (psycopg_pool). Raised at once, without waiting.
 
     :param limit: the pool's ``max_waiting``
     :param endpoint: the endpoint of the acquire
@@ -213,12 +213,12 @@ class ConnectError(BaseError):
         self.endpoint = endpoint
 
     def __str__(self) -> str:
-        # Some drivers' classes compose a text of their own, and KeyError shows a repr.
+        # Some drivers' classes compose their own text, and KeyError shows a repr.
         return self.message
 
     def __reduce__(self) -> Any:
         # connect_error_class() builds classes that pickle cannot find by name. An error of the system's class is built
-        # anew. A driver's errors may hold anything, so a copy has the nearest base class that this module defines.
+        # again. A driver's errors may hold anything, so a copy has the nearest base class that this module defines.
         bases = type(self).__bases__
         if bases[0] is ConnectError and issubclass(bases[-1], OSError) and globals().get(bases[-1].__name__) is None:
             return _make_again, (bases[-1], self.args, self.message, self.endpoint)

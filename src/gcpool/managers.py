@@ -5,8 +5,8 @@ pool state and may serve several pools. Only ``create`` and ``dispose`` are requ
 costs nothing: the pool finds out once, when it is built.
 
 A manager may also define an attribute ``default_endpoint``: the endpoint of calls that name none. The base classes only
-declare it, so a manager that does not set it has none, and its users name an endpoint each time. It is read once, when
-a pool is built.
+declare it: if a manager does not set it, each call must name an endpoint. The attribute is read once, when a pool is
+built.
 """
 
 import abc
@@ -26,11 +26,11 @@ class _RolledBack:
 
 
 #: What ``on_release`` may return if it has rolled back a transaction that the connection's user left open. The pool
-#: says so in the log, once, because other pools would have committed it; but not while an exception is on its way, out
-#: of the user's block, or past a ``finally`` that returns the connection.
+#: logs that, once, because other pools would have committed it; but not while an exception propagates, out of the
+#: user's block or through a ``finally`` that returns the connection.
 ROLLED_BACK: Final = _RolledBack()
 
-# What says that an endpoint or its parameters cannot be used.
+# The errors that mean that an endpoint or its parameters cannot be used.
 _BAD_ENDPOINT = (KeyError, TypeError, ValueError)
 
 EndpointT = TypeVar('EndpointT', bound=Hashable)
@@ -48,7 +48,7 @@ class SyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
     default_endpoint: EndpointT
 
     #: Whether a connection is unfit after a block that cancellation or KeyboardInterrupt ended, whatever ``is_broken``
-    #: says. For protocols in which a reply may then be outstanding, and the driver does not know it. A bool, read once,
+    #: says. For protocols in which a reply may then be outstanding without the driver's knowledge. A bool, read once,
     #: when a pool is built.
     broken_on_cancel: bool = False
 
@@ -59,7 +59,7 @@ class SyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
         Whatever this raises reaches the acquirer.
 
         :param endpoint: where to connect
-        :param timeout: seconds that the acquire has left, None for no limit; raise TimeoutError when they are over. 0
+        :param timeout: seconds that the acquire has left, None for no limit; raise TimeoutError when they expire. 0
             after ``acquire(timeout=0)``, or when the wait for a slot took all the time: then try for a moment, or
             raise TimeoutError. Most drivers do not take 0 as a time limit: it makes a socket non-blocking.
         :return: a connection that the pool does not hold already
@@ -91,34 +91,35 @@ class SyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
         return endpoint
 
     def is_refusal(self, endpoint: EndpointT, exc: BaseException) -> bool:
-        """Tell whether a connect failed because the server has no connection left: it works, but it is full.
+        """Return whether a connect failed because the server is full: it works, but accepts no more connections.
 
-        A pool can wait then for one of its connections to come back, where for any other error a wait is of no use.
-        Called, with no lock held, with what ``create`` raised. Look at the error alone, and do not ask the server.
+        The pool can then wait for one of its connections to be returned; after any other error, waiting would be
+        useless. Called, with no lock held, with what ``create`` raised. Look at the error alone, and do not ask the
+        server.
 
         :param endpoint: where ``create`` was to connect
         :param exc: what ``create`` raised
         :return: True for a limit on connections (of the server, a database or a user). If this raises, the pool logs it
-            and takes it for False.
+            and assumes False.
         """
         return False
 
     def is_hopeless(self, endpoint: EndpointT, exc: BaseException) -> bool:
-        """Tell whether no server has caused the error of a connect, so that another attempt would fail as well.
+        """Return whether the error of a connect was not caused by a server, so that another attempt would fail as well.
 
-        An acquire gets such an error at once, also where it would otherwise wait out an outage, and the error begins no
-        outage. Called, with no lock held, with what ``create`` raised, unless that is a refusal. Look at the error
-        alone, and do not ask the server.
+        An acquire raises such an error at once, even where it would otherwise wait until an outage ends, and the error
+        begins no outage. Called, with no lock held, with what ``create`` raised, unless that is a refusal. Look at the
+        error alone, and do not ask the server.
 
         Unless this is overridden, these are hopeless: ``UnknownEndpoint``, and any other
         :py:exc:`gcpool.exceptions.ConnectError` that is also a KeyError, a TypeError or a ValueError; a TypeError; and
-        a KeyError of the endpoint itself, as from a dict of endpoints. An OSError never is, nor a UnicodeDecodeError:
-        that is about what a server has sent.
+        a KeyError of the endpoint itself, as from a dict of endpoints. An OSError is never hopeless, nor is a
+        UnicodeDecodeError, which is about what a server has sent.
 
         :param endpoint: where ``create`` was to connect
         :param exc: what ``create`` raised
         :return: True for an endpoint that does not exist, or parameters that cannot be used. If this raises, the pool
-            logs it and takes it for False.
+            logs it and assumes False.
         """
         return is_hopeless_unless_overridden(endpoint, exc)
 
@@ -135,7 +136,7 @@ class SyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
         return endpoint
 
     def check_aliveness(self, endpoint: EndpointT, conn: ConnectionT, timeout: float | None = None) -> bool:
-        """Tell whether an idle connection may be served. Called before it is served, but not after ``create``.
+        """Return whether an idle connection may be served. Called before it is served, but not after ``create``.
 
         :param endpoint: the connection's endpoint
         :param conn: the connection
@@ -163,7 +164,7 @@ class SyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
         """
 
     def is_broken(self, endpoint: EndpointT, conn: ConnectionT, exc: BaseException) -> bool:
-        """Tell whether a connection is unfit after its user's block raised.
+        """Return whether a connection is unfit after its user's block raised.
 
         Called when the block of ``pool.connection()`` raises anything, including cancellation and KeyboardInterrupt.
         True makes the pool close the connection: ``on_release`` is not called, ``on_connection_dead`` is, and the
@@ -197,7 +198,7 @@ class AsyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
     default_endpoint: EndpointT
 
     #: Whether a connection is unfit after a block that cancellation or KeyboardInterrupt ended, whatever ``is_broken``
-    #: says. For protocols in which a reply may then be outstanding, and the driver does not know it. A bool, read once,
+    #: says. For protocols in which a reply may then be outstanding without the driver's knowledge. A bool, read once,
     #: when a pool is built.
     broken_on_cancel: bool = False
 
@@ -239,35 +240,36 @@ class AsyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
         return endpoint
 
     def is_refusal(self, endpoint: EndpointT, exc: BaseException) -> bool:
-        """Tell whether a connect failed because the server has no connection left: it works, but it is full.
+        """Return whether a connect failed because the server is full: it works, but accepts no more connections.
 
-        A pool can wait then for one of its connections to come back, where for any other error a wait is of no use.
+        The pool can then wait for one of its connections to be returned; after any other error, waiting would be
+        useless.
         Not a coroutine. Called, with no lock held, with what ``create`` raised. Look at the error alone, and do not ask
         the server.
 
         :param endpoint: where ``create`` was to connect
         :param exc: what ``create`` raised
         :return: True for a limit on connections (of the server, a database or a user). If this raises, the pool logs it
-            and takes it for False.
+            and assumes False.
         """
         return False
 
     def is_hopeless(self, endpoint: EndpointT, exc: BaseException) -> bool:
-        """Tell whether no server has caused the error of a connect, so that another attempt would fail as well.
+        """Return whether the error of a connect was not caused by a server, so that another attempt would fail as well.
 
-        An acquire gets such an error at once, also where it would otherwise wait out an outage, and the error begins no
-        outage. Not a coroutine. Called, with no lock held, with what ``create`` raised, unless that is a refusal. Look
-        at the error alone, and do not ask the server.
+        An acquire raises such an error at once, even where it would otherwise wait until an outage ends, and the error
+        begins no outage. Not a coroutine. Called, with no lock held, with what ``create`` raised, unless that is a
+        refusal. Look at the error alone, and do not ask the server.
 
         Unless this is overridden, these are hopeless: ``UnknownEndpoint``, and any other
         :py:exc:`gcpool.exceptions.ConnectError` that is also a KeyError, a TypeError or a ValueError; a TypeError; and
-        a KeyError of the endpoint itself, as from a dict of endpoints. An OSError never is, nor a UnicodeDecodeError:
-        that is about what a server has sent.
+        a KeyError of the endpoint itself, as from a dict of endpoints. An OSError is never hopeless, nor is a
+        UnicodeDecodeError, which is about what a server has sent.
 
         :param endpoint: where ``create`` was to connect
         :param exc: what ``create`` raised
         :return: True for an endpoint that does not exist, or parameters that cannot be used. If this raises, the pool
-            logs it and takes it for False.
+            logs it and assumes False.
         """
         return is_hopeless_unless_overridden(endpoint, exc)
 
@@ -284,7 +286,7 @@ class AsyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
         return endpoint
 
     async def check_aliveness(self, endpoint: EndpointT, conn: ConnectionT) -> bool:
-        """Tell whether an idle connection may be served. Called before it is served, but not after ``create``.
+        """Return whether an idle connection may be served. Called before it is served, but not after ``create``.
 
         :param endpoint: the connection's endpoint
         :param conn: the connection
@@ -310,7 +312,7 @@ class AsyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
         """
 
     async def is_broken(self, endpoint: EndpointT, conn: ConnectionT, exc: BaseException) -> bool:
-        """Tell whether a connection is unfit after its user's block raised.
+        """Return whether a connection is unfit after its user's block raised.
 
         Called when the block of ``pool.connection()`` raises anything, including cancellation and KeyboardInterrupt.
         True makes the pool close the connection: ``on_release`` is not called, ``on_connection_dead`` is, and the
@@ -334,7 +336,7 @@ class AsyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
 
 
 def is_hopeless_unless_overridden(endpoint: Hashable, exc: BaseException) -> bool:
-    """What ``is_hopeless`` of both base classes tells."""
+    """The default of ``is_hopeless`` in both base classes."""
     if isinstance(exc, (OSError, UnicodeDecodeError)):
         return False
     if isinstance(exc, ConnectError):

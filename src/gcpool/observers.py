@@ -1,4 +1,4 @@
-"""What a pool tells those who watch it: the events that ``on_event`` receives."""
+"""The events that a pool's ``on_event`` receives."""
 
 from typing import Any, NamedTuple
 
@@ -6,10 +6,11 @@ __all__ = ['PoolEvent']
 
 
 class PoolEvent(NamedTuple):
-    """Something that happened to a pool, and is no part of an acquire or a release that found a connection ready.
+    """Something that happened to a pool, other than an acquire or a release that found a connection ready.
 
     Kinds: ``connected``, ``connect_failed``, ``closed``, ``timeout``, ``leak``, ``drained``, ``suspended``,
-    ``resumed``, ``resized``, ``outage_began``, ``outage_ended``. Others may come; ignore those that you do not know.
+    ``resumed``, ``resized``, ``outage_began``, ``outage_ended``. Others may be added; ignore those that you do not
+    know.
 
     :ivar kind: what happened
     :ivar pool: the name of the pool
