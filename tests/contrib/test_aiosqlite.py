@@ -130,7 +130,7 @@ class TestCreate:
         endpoint.write_text('no database at all, but long enough to be looked at' * 100)
 
         async def main() -> None:
-            with pytest.raises(ConnectError, match='check that the file is a database') as caught:
+            with pytest.raises(ConnectError, match='check that the file is an SQLite database') as caught:
                 await SqliteConnectionManager(pragmas={'journal_mode': 'wal'}).create(endpoint)
             assert isinstance(caught.value, sqlite3.DatabaseError)
 

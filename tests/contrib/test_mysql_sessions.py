@@ -579,7 +579,7 @@ class TestStatementsAtWork:
                     while others:
                         side.call(side.manager(params).dispose, 'db', others.pop())
                     mariadb.set_max_connections(None)
-            assert caplog.text.count('could not be told to end that') == 1
+            assert caplog.text.count('the statement could not be ended') == 1
             assert 'another one' not in caplog.text
             mariadb.kill_sessions()
             side.call(pool.close)

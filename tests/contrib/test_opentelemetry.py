@@ -291,7 +291,7 @@ class TestBadInput:
     def test_a_pool_twice(self, reader: Reader, pool: ConnectionPool[Any, object]) -> None:
         instrument(pool, reader.provider)
         for database in (None, True, False):
-            with pytest.raises(ValueError, match=r"'orders'.*is exported to this meter provider already"):
+            with pytest.raises(ValueError, match=r"'orders'.*is already exported to this meter provider"):
                 instrument(pool, reader.provider, database=database)
         check_equal(reader.read(), pool.get_stats(), db=False)
         # Another provider is another matter.

@@ -393,18 +393,18 @@ class TestEndpoints:
 class TestBadInput:
     def test_a_second_collector(self, registry: CollectorRegistry, pool: ConnectionPool[Any, object]) -> None:
         PoolCollector(pool, registry=registry)
-        with pytest.raises(ValueError, match='has a PoolCollector already: expected one for all pools'):
+        with pytest.raises(ValueError, match='already has a PoolCollector: expected one for all pools'):
             PoolCollector(pool, registry=registry)
         check_equal(scrape(registry), pool.get_stats(), 'orders')
         # Another registry is another matter.
         PoolCollector(pool, registry=CollectorRegistry())
 
     def test_a_pool_twice(self, registry: CollectorRegistry, pool: ConnectionPool[Any, object]) -> None:
-        with pytest.raises(ValueError, match=r"'orders'.*this collector exports it already"):
+        with pytest.raises(ValueError, match=r"'orders'.*this collector already exports it"):
             PoolCollector(pool, pool, registry=registry)
         assert scrape(registry) == {}
         collector = PoolCollector(pool, registry=registry)
-        with pytest.raises(ValueError, match='exports it already'):
+        with pytest.raises(ValueError, match='already exports it'):
             collector.add(pool)
         check_equal(scrape(registry), pool.get_stats(), 'orders')
 
@@ -412,7 +412,7 @@ class TestBadInput:
         self, registry: CollectorRegistry, pool: ConnectionPool[Any, object]
     ) -> None:
         collector = PoolCollector(registry=registry)
-        with pytest.raises(ValueError, match='exports it already'):
+        with pytest.raises(ValueError, match='already exports it'):
             collector.add(pool)
 
     def test_a_closed_pool(self, registry: CollectorRegistry) -> None:

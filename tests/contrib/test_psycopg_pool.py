@@ -140,7 +140,7 @@ def test_install_puts_the_drop_in_in_the_place_of_psycopg_pool() -> None:
 def test_install_that_comes_too_late_names_the_modules(statement: str) -> None:
     ended = run(PROGRAM.format(late=statement, arguments=''))
     first = ended.stdout.splitlines()[0]
-    assert first.startswith('install() comes too late: __main__ have imported psycopg_pool already')
+    assert first.startswith('install() comes too late: __main__ have already imported psycopg_pool')
     ended = run(PROGRAM.format(late=statement, arguments='force=True'))
     assert ended.stdout.splitlines()[0] == 'True gcpool.psycopg_pool.errors'
 

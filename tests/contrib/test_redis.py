@@ -123,7 +123,7 @@ async def until_eof(conn: AsyncConnection) -> None:
 def test_says_that_redis_py_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis, '__version__', '7.4.1')
     monkeypatch.delitem(sys.modules, 'gcpool.contrib.redis')
-    with pytest.raises(ImportError, match=r'needs redis >= 8, and finds 7\.4\.1: pip install --upgrade "gcpool\[redis'):
+    with pytest.raises(ImportError, match=r'needs redis >= 8, but 7\.4\.1 is installed: pip install --upgrade "gcp'):
         importlib.import_module('gcpool.contrib.redis')
 
 

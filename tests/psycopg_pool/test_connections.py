@@ -299,7 +299,7 @@ async def test_close_of_a_connection_returns_it_if_that_is_wanted(dsn: str) -> N
 async def test_a_connection_of_another_pool_or_returned_twice_is_refused(dsn: str) -> None:
     async with AsyncConnectionPool(dsn, min_size=1) as pool, AsyncConnectionPool(dsn, min_size=1, name='two') as other:
         conn = await other.getconn()
-        with pytest.raises(ValueError, match="it is of 'two'"):
+        with pytest.raises(ValueError, match="it belongs to 'two'"):
             await pool.putconn(conn)
         await other.putconn(conn)
         with pytest.raises(ValueError, match='was returned already'):

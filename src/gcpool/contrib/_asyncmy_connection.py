@@ -122,7 +122,7 @@ class Connection(SessionState, _DriverConnection):
     async def connect(self) -> Any:
         """Connect again, as asyncmy lets users do.
 
-        :raise asyncmy.errors.InterfaceError: the pool has closed the connection, and would not know of another one
+        :raise asyncmy.errors.InterfaceError: the pool has closed the connection, and would not know a new one
         """
         self._refuse_if_ended()
         connected = await super().connect()
@@ -131,7 +131,7 @@ class Connection(SessionState, _DriverConnection):
         return connected
 
     def abort(self) -> None:
-        """Close the connection without a good-bye."""
+        """Close the connection without notifying the server."""
         self.close()
         # Not every version of asyncmy reports this.
         self._connected = False
@@ -141,7 +141,7 @@ class Connection(SessionState, _DriverConnection):
         await self._close_within(GOOD_BYE)
 
     async def end(self, timeout: float) -> None:
-        """Close the connection for good, with a good-bye if it is intact; abort it if that takes too long.
+        """Close the connection for good, orderly if it is intact; abort it if that takes too long.
 
         :param timeout: seconds
         """
@@ -261,7 +261,7 @@ class Connection(SessionState, _DriverConnection):
 
 
 class _PreparedStatement(_DriverStatement):
-    """asyncmy's prepared statement, which tells its connection when an answer was read to its end, and the server's
+    """asyncmy's prepared statement, which notifies its connection when an answer was read to its end, and of the
     status.
 
     asyncmy reads these answers without using the connection, ignores a status without any bit set, and drops all

@@ -1,4 +1,4 @@
-# This module reads asyncpg's internals where its interface does not tell.
+# This module reads asyncpg's internals for what its interface does not show.
 # ruff: noqa: SLF001
 """What users leave behind in a connection of asyncpg, as far as the client can tell without asking the server."""
 
@@ -44,7 +44,7 @@ class Made:
         conn._protocol.gcpool_made = self
 
 
-# Set by a create() of the user's own.
+# Set by the user's own create().
 _MADE_ELSEWHERE = Made(None, None, None)
 
 
@@ -70,7 +70,7 @@ class Additions:
         self._queries = conn._protocol.queries_count
 
     def is_as_new(self, conn: Any) -> bool:
-        """Tell whether no user has used a connection since :py:meth:`note`, and none has left anything behind."""
+        """Return whether no user has used a connection since :py:meth:`note`, and none has left anything behind."""
         return bool(self._queries == conn._protocol.queries_count) and self.restore(conn)
 
     @classmethod
@@ -161,36 +161,36 @@ class CopyWatch:
 
 def cancel_copy(conn: Any) -> None:
     """End a ``COPY`` to the client that did not complete."""
-    # The server may work on for long before it notices that the client is gone, and asyncpg fails on data that no call
-    # waits for. A statement that asyncpg knows of, it cancels itself when it closes the connection.
+    # The server may continue for long before it notices that the client is gone, and asyncpg fails on data that no call
+    # waits for. asyncpg itself cancels the statements that it knows when it closes the connection.
     if not conn.is_closed() and not is_lost_or_busy(conn) and CopyWatch.saw_unfinished(conn):
         conn._protocol._request_cancel()
 
 
 def is_unfit(conn: Any) -> bool:
-    """Tell whether a connection is lost, or in the middle of something."""
+    """Return whether a connection is lost, or in the middle of something."""
     return is_lost_or_busy(conn) or CopyWatch.saw_unfinished(conn) or has_ended_unnoticed(conn)
 
 
 def has_ended_unnoticed(conn: Any) -> bool:
-    """Tell whether SQL ended a transaction that transaction() began."""
+    """Return whether SQL ended a transaction that transaction() began."""
     # asyncpg would refuse to begin another transaction. Its own pool looks at the same attribute.
     return conn._top_xact is not None and not conn.is_in_transaction()
 
 
 def is_lost_or_busy(conn: Any) -> bool:
-    """Tell whether a connection is closed, or a statement is running or being cancelled."""
+    """Return whether a connection is closed, or a statement is running or being cancelled."""
     # asyncpg's own pool looks at the same.
     if conn.is_closed() or conn._protocol._is_cancelling():
         return True
-    # Another task may still wait for an answer; asyncpg's interface does not tell. Its protocol holds the future of
-    # that answer, and keeps some futures that are done.
+    # Another task may still wait for an answer; asyncpg's interface does not show that. Its protocol holds the future
+    # of that answer, and keeps some futures that are done.
     held = gc.get_referents(conn._protocol)
     return any(isinstance(one, asyncio.Future) and not one.done() for one in held)
 
 
 async def is_connected(conn: Any) -> bool:
-    """Tell whether the server has not ended a connection; asks only the kernel."""
+    """Return whether the server has not ended a connection; asks only the kernel."""
     sock = conn._transport.get_extra_info('socket')
     if sock is None:
         # A TLS transport of Python 3.10 that is gone, which asyncpg does not know yet.
@@ -202,8 +202,8 @@ async def is_connected(conn: Any) -> bool:
             return False
         if not readable:
             return True
-        # The server may speak unasked: a notification, or a shutdown. The event loop reads it, and if it was the end,
-        # asyncpg closes the connection.
+        # The server may send something unsolicited: a notification, or a shutdown. The event loop reads it, and if it
+        # was the end, asyncpg closes the connection.
         await asyncio.sleep(0)
         if conn.is_closed():
             return False

@@ -53,8 +53,8 @@ class Attempt:
         self.endpoint = endpoint
         self._process = os.getpid()
         self.ended = Latch()
-        # Who waits for the end of this one, and then has its place: what is entered first stays, because setdefault()
-        # is atomic. A lock could stay locked after a fork, or after a signal handler has raised.
+        # The attempt that waits for the end of this one, and then has its place: the first entry stays, because
+        # setdefault() is atomic. A lock could stay locked after a fork, or after a signal handler has raised.
         self._successor: dict[str, object] = {}
         # Has one element until the attempt begins; pop() is atomic, too.
         self._unbegun: list[None] = [None]
@@ -72,11 +72,11 @@ class Attempt:
         return True
 
     def take_place(self, successor: object) -> bool:
-        """Take the place of this attempt, and return True, unless another one has taken it."""
+        """Take the place of this attempt, and return True, unless another attempt has taken it."""
         return self._successor.setdefault('', successor) is successor
 
     def leave_place(self, successor: object) -> None:
-        """Let another one take the place, if it is this one's."""
+        """Let another attempt take the place, if ``successor`` has it."""
         if self._successor.get('') is successor:
             del self._successor['']
 
@@ -87,7 +87,7 @@ class Attempt:
 
     @property
     def is_over(self) -> bool:
-        """Whether the attempt has ended. Not for a forked child, where its thread is missing and never ends it."""
+        """Whether the attempt has ended. Invalid in a forked child, where the thread is missing and never ends it."""
         return self.ended.is_set
 
     def end(self) -> None:
@@ -102,7 +102,7 @@ class Attempts:
     A call that blocks in a thread (libpq, the system's resolver) cannot be ended. When its timeout expires, the caller
     abandons it; it continues until it ends by itself, while the pool's slot is free again. So each new attempt to the
     same endpoint first waits for the end of one abandoned attempt, each for a different one. Therefore at most
-    ``max_size`` attempts to an endpoint run at a time.
+    ``max_size`` attempts to an endpoint run at the same time.
     """
 
     def __init__(self) -> None:
@@ -138,7 +138,7 @@ class Attempts:
 
         def begin() -> None:
             if not attempt.begins():
-                raise GivenUpAttemptsError('nobody waits for it any more')
+                raise GivenUpAttemptsError('the caller no longer waits for it')
             try:
                 results.append(call(left))
             except BaseException:
@@ -164,7 +164,8 @@ class Attempts:
         except BaseException:
             attempt.is_given_up = True
             if not attempt.begins():
-                # Also if it was interrupted just after it had taken the result: then nothing else ends the attempt.
+                # Also if the caller was interrupted just after it had taken the result: then nothing else ends the
+                # attempt.
                 if attempt.has_connected:
                     undo_and_end()
                 self.give_up(attempt)
@@ -200,7 +201,7 @@ class Attempts:
         return None
 
     def describe(self, endpoint: Hashable) -> str:
-        """Say how many abandoned attempts to an endpoint have not ended."""
+        """Describe how many abandoned attempts to an endpoint have not ended."""
         count = sum(
             attempt.is_here and attempt.endpoint == endpoint and not attempt.is_over
             for attempt in self._given_up.copy()
@@ -213,8 +214,8 @@ def call_within(call: Callable[[], _ResultT], undo: Callable[[_ResultT], object]
     """Make a blocking call, and wait for it for at most ``timeout`` seconds.
 
     The call runs in a daemon thread and continues there when the timeout expires: resolving a host name has no time
-    limit, and libpq counts its own limit in whole seconds, and anew for each host. A result that comes too late is
-    undone in the thread.
+    limit, and libpq counts its own limit in whole seconds, and separately for each host. A result that comes too late
+    is undone in the thread.
 
     :param call: the function to call
     :param undo: called with a result that comes too late
@@ -242,7 +243,7 @@ def call_within(call: Callable[[], _ResultT], undo: Callable[[_ResultT], object]
 
 @final
 class Outcome(Generic[_ResultT]):
-    """What comes of a call in a thread: it is either received, or abandoned and then undone by the thread.
+    """The outcome of a call in a thread: it is either received, or abandoned and then undone by the thread.
 
     Not a future of :py:mod:`concurrent.futures`: see :py:class:`gcpool.contrib._latch.Latch`.
     """
@@ -253,12 +254,12 @@ class Outcome(Generic[_ResultT]):
         #: What the call has raised.
         self.error: BaseException | None = None
         self._result: list[_ResultT] = []
-        # Whether the outcome was abandoned before the call ended. What is entered first stays, because setdefault() is
+        # Whether the outcome was abandoned before the call ended. The first entry stays, because setdefault() is
         # atomic.
         self._was_abandoned: dict[str, bool] = {}
 
     def abandon(self) -> bool:
-        """Do without the result. Returns False if the call has ended before: then the thread does not undo it."""
+        """Abandon the result. Returns False if the call has already ended: then the thread does not undo it."""
         return self._was_abandoned.setdefault('', True)
 
     def result(self) -> _ResultT:
@@ -275,7 +276,7 @@ class Outcome(Generic[_ResultT]):
         """Make the call, in the thread."""
         try:
             self._result.append(call())
-        except BaseException as exc:  # noqa: BLE001  (it is raised where it is waited for)
+        except BaseException as exc:  # noqa: BLE001  (the waiting thread raises it)
             self.error = exc
         try:
             if not self._was_abandoned.setdefault('', False):
@@ -294,7 +295,7 @@ def call_in_thread(
     :param call: the function to call
     :param undo: called in the thread with the result, if the outcome was abandoned before
     :param name: name of the thread
-    :return: what comes of it; None if there are too many threads, or the interpreter is shutting down
+    :return: the outcome; None if there are too many threads, or the interpreter is shutting down
     """
     outcome = Outcome[_ResultT]()
     try:

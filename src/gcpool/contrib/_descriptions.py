@@ -17,15 +17,15 @@ _KEYWORD = re.compile(
     r"\s*(?P<name>[A-Za-z_]\w*)\s*=\s*(?:'(?P<quoted>(?:[^'\\]|\\.)*)'(?=\s|\Z)|(?P<plain>(?:[^\s'\\]|\\.)*)(?=\s|\Z))\s*",
     re.DOTALL,
 )
-# A string is a connection string if it has one of these.
+# A string that has one of these is a connection string.
 _TELLING = frozenset({'dbname', 'host', 'hostaddr', 'passfile', 'password', 'port', 'service', 'sslpassword', 'user'})
 _HIDES = re.compile(r'pass\w*\s*=', re.IGNORECASE)
 
-# By the first of these names that there is.
+# The first of these names that is present counts.
 _HOSTS = ('host', 'hostaddr', 'unix_socket', 'unix_socket_path', 'path', 'server')
 _DATABASES = ('dbname', 'database', 'db', 'service')
 
-# What SQLite itself knows in a file: URI.
+# The parameters of a file: URI that SQLite itself knows.
 _FILE_PARAMETERS = frozenset({'cache', 'immutable', 'mode', 'modeof', 'nolock', 'psow', 'vfs'})
 
 
@@ -95,7 +95,7 @@ def _shown_text(text: str) -> str | None:
         return hidden if rest is None else _shown_location(rest, is_socket=found['scheme'] == 'unix') or hidden
     keywords = _keywords(text)
     if keywords is None:
-        # It cannot be read, and so it is not shown if there may be a password in it.
+        # It cannot be parsed, so it is not shown if it may hold a password.
         return 'a connection string' if _HIDES.search(text) else None
     return None if _TELLING.isdisjoint(keywords) else _place(keywords) or 'a connection string'
 
@@ -122,7 +122,7 @@ def _shown_location(rest: str, *, is_socket: bool) -> str | None:
 
 
 def _keywords(text: str) -> dict[str, str] | None:
-    """Read libpq's connection string; None if it is none."""
+    """Parse libpq's connection string; None if it is not one."""
     found: dict[str, str] = {}
     position = 0
     while position < len(text):
@@ -144,7 +144,7 @@ def _place(params: Mapping[str, Any]) -> str | None:
     if host is None and port is None and not database:
         return None
     if '@' in str(host)[1:]:
-        # A part of a password that was taken for the host. (In front it marks an abstract Unix socket.)
+        # A part of a password that was taken for the host. (A leading @ marks an abstract Unix socket.)
         host = '***'
     place = '' if host is None else str(host)
     return f'{place}{"" if port is None else f":{port}"}{database}'

@@ -149,7 +149,7 @@ def normal_host(host: str) -> str:
         # A network interface. Interface names are case-sensitive.
         return host
     try:
-        # What Python does for the resolver and for the certificate.
+        # As Python does for the resolver and for the certificate.
         name = host.encode('idna').decode('ascii').lower()
     except UnicodeError:
         return host

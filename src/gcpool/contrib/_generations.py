@@ -57,7 +57,7 @@ class Generations:
             self.any_retired = True
 
     def is_retired(self, endpoint: Hashable, generation: int | None) -> bool:
-        """Tell whether a connection is retired.
+        """Return whether a connection is retired.
 
         :param endpoint: the endpoint of the connection
         :param generation: its generation; None if the manager's ``create`` did not create it: such a connection is

@@ -8,7 +8,7 @@ from gcpool.contrib._attempts import deadline_after, time_left
 __all__ = ['hold_socket', 'wait_for_end', 'wait_for_end_async']
 
 _CHUNK = 65536
-# Seconds between two looks, doubled each time.
+# Seconds between two polls, doubled each time.
 _FIRST_PAUSE = 0.001
 _LONGEST_PAUSE = 0.016
 
@@ -21,7 +21,7 @@ def hold_socket(fd: int) -> socket.socket | None:
     :return: None if there is no descriptor, or it cannot be duplicated
     """
     try:
-        # Any family will do: reading and shutting down do not depend on it.
+        # Any family works: reading and shutting down do not depend on it.
         return socket.fromfd(fd, socket.AF_INET, socket.SOCK_STREAM)
     except OSError:
         return None
@@ -49,7 +49,7 @@ def wait_for_end(sock: socket.socket, timeout: float) -> bool:
 
 async def wait_for_end_async(sock: socket.socket, timeout: float) -> bool:
     """Wait as :py:func:`wait_for_end` does, on asyncio."""
-    # Polls, because not every event loop can watch any socket, and the session has usually ended by the first look.
+    # Polls, because not every event loop can watch any socket, and the session has usually ended by the first poll.
     deadline = deadline_after(timeout)
     pause = 0.0
     sock.setblocking(False)

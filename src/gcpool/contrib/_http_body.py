@@ -72,7 +72,7 @@ class RequestBody:
             return
         value = ','.join(map(_as_text, values))
         if self._length is not None or self._chunks is not None:
-            # The server decides which of them counts.
+            # Which of them counts is up to the server.
             self._spoilt = True
         elif name == 'transfer-encoding':
             self._chunks = _ChunkedBody()

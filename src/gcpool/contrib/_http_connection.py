@@ -36,7 +36,7 @@ class _Reader(io.BufferedReader):
                 finally:
                     sock.settimeout(timeout)
             except OSError:
-                # Nothing can be read, or nothing any more.
+                # Nothing can be read, or nothing is left.
                 pass
         super().close()
 
@@ -101,7 +101,7 @@ class PooledConnection(http.client.HTTPConnection):
 
     _ended = False
     _requesting = False
-    # True from the moment in which the head of the request is sent.
+    # True from the moment at which the head of the request is sent.
     _body_is_next = False
     _body = RequestBody()
     _tunnelled = False
@@ -111,7 +111,7 @@ class PooledConnection(http.client.HTTPConnection):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # The base class stores socket.create_connection there, which allows each address of a host the whole timeout.
+        # The base class stores socket.create_connection there, which gives each address of a host the whole timeout.
         del self.__dict__['_create_connection']
 
     def _create_connection(self, address: tuple[str, int], timeout: float | None, source: object) -> socket.socket:
@@ -143,7 +143,7 @@ class PooledConnection(http.client.HTTPConnection):
             self._deadline = None
 
     def set_tunnel(self, *args: Any, **kwargs: Any) -> None:
-        """Connect again through a proxy: after that, the connection does not lead to its endpoint any more."""
+        """Connect again through a proxy: after that, the connection no longer leads to its endpoint."""
         super().set_tunnel(*args, **kwargs)
         self._tunnelled = True
 
@@ -255,7 +255,7 @@ class PooledConnection(http.client.HTTPConnection):
         )
 
     def is_quiet(self) -> bool:
-        """Tell whether the server has neither closed the connection nor sent anything unasked."""
+        """Return whether the server has neither closed the connection nor sent anything unsolicited."""
         sock = self.sock
         readable, finished = poll_once(sock.fileno())
         if finished:

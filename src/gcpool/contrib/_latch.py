@@ -13,11 +13,11 @@ class Latch:
     """An event that happens once, in one thread, and that others wait for.
 
     An Event or a Future has a lock that all its threads enter. If a signal handler raises in the main thread just then,
-    that lock stays taken, and the thread that would set the event waits for ever. Here each thread that waits has a
-    lock of its own.
+    that lock stays taken, and the thread that would set the event waits for ever. Here each waiting thread has its own
+    lock.
 
-    No wait is overlooked: who waits first adds its call and then looks whether the event has happened, and set() does
-    it the other way round. append(), remove() and list() of a list are atomic, even without the GIL.
+    No wait is overlooked: a waiting thread first adds its call and then checks whether the event has happened, and
+    set() does it the other way round. append(), remove() and list() of a list are atomic, even without the GIL.
     """
 
     def __init__(self) -> None:
@@ -41,9 +41,9 @@ class Latch:
             self.remove(wakeup.set)
 
     def add(self, call: Callable[[], object]) -> None:
-        """Have something called by the thread that sets the event. If ``is_set`` afterwards, it may not be called.
+        """Have the thread that sets the event call something. If ``is_set`` is true afterwards, that may not happen.
 
-        :param call: harmless if it is called more than once, or after it was removed
+        :param call: must be harmless if it is called more than once, or after it was removed
         """
         self._calls.append(call)
 

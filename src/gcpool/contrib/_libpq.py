@@ -19,7 +19,7 @@ CANCEL_TIMEOUT = 0.3
 #: Seconds after which the server is asked again to end a statement: a request that arrives before the statement has
 #: begun is lost.
 ASK_AGAIN = 0.1
-#: Seconds between two looks at whether a statement has ended, where another thread or task reads its end.
+#: Seconds between two checks whether a statement has ended, where another thread or task reads its end.
 LOOK = 0.002
 
 # Maximum number of seconds for the server to end an idle session; after that the slot is free. And the minimum, even if
@@ -59,7 +59,7 @@ class LibpqSession:
         return min(left, most)
 
     def __del__(self) -> None:
-        # For a connection that was never disposed of.
+        # For a connection that was never closed by dispose().
         if self.socket is not None:
             self.socket.close()
 
@@ -116,7 +116,7 @@ def ask_in_thread(ask: Callable[[], object], ended: Callable[[], object]) -> Non
     def run() -> None:
         try:
             ask()
-        except Exception as exc:  # noqa: BLE001  (a driver's; nobody waits for it)
+        except Exception as exc:  # noqa: BLE001  (a driver's; no caller waits for it)
             logger.info('the server cannot be asked to end a statement: %s', exc)
         finally:
             ended()

@@ -66,7 +66,7 @@ _LAST_WORDS = frozenset(
     }
 )
 
-# The server has no connection left: for anybody, for this account (the server's default limit, or the account's own).
+# The server has no connection left: for any account, or for this one (the server's default limit, or the account's).
 _REFUSALS = frozenset({1040, 1203, 1226})
 
 _ADVICE = {
@@ -84,7 +84,7 @@ _ADVICE = {
     2059: 'check by which plugin the server checks the password',
 }
 
-# What the drivers need for some password exchanges, and do not install; they raise a plain RuntimeError.
+# The packages that the drivers need for some password exchanges, and do not install; they raise a plain RuntimeError.
 _PACKAGES = {
     'cryptography': 'pip install cryptography, or connect by TLS (the parameter ssl)',
     'pynacl': 'pip install pynacl',
@@ -104,13 +104,13 @@ def is_reply(exc: BaseException) -> bool:
 
 
 def ends_session(exc: BaseException) -> bool:
-    """Whether a driver's error says that the connection is lost, or that the server is about to close it."""
+    """Whether a driver's error means that the connection is lost, or that the server is about to close it."""
     number = error_number(exc)
     return number in _LAST_WORDS or _FIRST_CLIENT_ERROR <= number <= _LAST_CLIENT_ERROR
 
 
 def is_refusal(exc: BaseException) -> bool:
-    """Whether a connect failed because the server has no connection left, for anybody or for this account.
+    """Whether a connect failed because the server has no connection left, for any account or for this one.
 
     :param exc: what ``create`` raised
     """
@@ -119,7 +119,7 @@ def is_refusal(exc: BaseException) -> bool:
 
 def advice_for_error(exc: BaseException) -> str:
     """Return advice for a server that does not accept the connection."""
-    return _ADVICE.get(error_number(exc), 'see what the server says')
+    return _ADVICE.get(error_number(exc), "see the server's message")
 
 
 def advice_for_package(exc: RuntimeError) -> str | None:

@@ -1,4 +1,4 @@
-"""How the server is told to end a session that was closed while a statement was running: over another connection."""
+"""Ends sessions that were closed while a statement was running: by a KILL over another connection."""
 
 import time
 from collections.abc import Generator, Hashable, Mapping
@@ -12,7 +12,7 @@ __all__ = ['ControlLog', 'control_params', 'steps_to_kill']
 # Named as in the documentation.
 logger = GuardedLogger('gcpool.contrib._mysql')
 
-# Seconds for which no control connection is opened after the server has not answered one in time.
+# Seconds during which no control connection is opened after the server has not answered one in time.
 _SILENCE = 5.0
 
 # The share of its time limit after which a server without an answer counts as silent.
@@ -27,7 +27,7 @@ _NOT_FOR_CONTROL = frozenset(
     }
 )
 
-# Seconds between two looks at whether the server has ended a session.
+# Seconds between two checks whether the server has ended a session.
 _FIRST_PAUSE = 0.001
 _LONGEST_PAUSE = 0.05
 
@@ -92,8 +92,8 @@ class ControlLog:
         tell = logger.debug if endpoint in self._failing else logger.warning
         self._failing.add(endpoint)
         tell(
-            'a connection to %r was closed while its statement ran, and the server could not be told to end that, '
-            'so it may go on running: %s: %s',
+            'a connection to %r was closed while its statement was running, and the statement could not be ended, '
+            'so it may continue to run: %s: %s',
             shown,
             type(exc).__name__,
             exc,

@@ -57,7 +57,7 @@ class ManagerBase(OnePlace):
         self._control_log = ControlLog()
 
     def is_refusal(self, endpoint: Any, exc: BaseException) -> bool:
-        """Tell whether a connect failed because the server has no connection left, for anybody or for this account.
+        """Return whether a connect failed because the server has no connection left, for any account or for this one.
 
         :param endpoint: the endpoint of the attempt
         :param exc: what ``create`` raised
@@ -81,7 +81,7 @@ class ManagerBase(OnePlace):
         return not self._is_useless(endpoint, conn)
 
     def _has_broken(self, endpoint: Hashable, conn: SessionState, exc: BaseException) -> bool:
-        """Whether an exception from a block makes its connection useless, or says that the connection is lost."""
+        """Whether an exception from a block makes its connection useless, or means that the connection is lost."""
         return is_useless(self._generations, endpoint, conn, exc) or any(
             isinstance(error, self._INTERFACE_ERROR) or (isinstance(error, self._ERROR) and ends_session(error))
             for error in errors_in(exc)
@@ -109,7 +109,7 @@ class ManagerBase(OnePlace):
 def raise_refused(
     endpoint: Hashable, error: BaseException, origin: BaseException | None, driver_error: type[Exception]
 ) -> None:
-    """Raise the user's error for a failed connect; return if the error is of no known kind.
+    """Raise the user's error for a failed connect; return if the error is of an unknown kind.
 
     :param endpoint: the endpoint of the attempt
     :param error: what was raised

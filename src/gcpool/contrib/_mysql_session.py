@@ -1,4 +1,4 @@
-"""What a connection to MySQL or MariaDB needs to know of its session, whichever driver it is."""
+"""What a connection to MySQL or MariaDB needs to know of its session, with any driver."""
 
 import functools
 import struct
@@ -11,7 +11,7 @@ from gcpool.contrib._mysql import GONE, LOST, error_number, is_reply
 
 __all__ = ['QUERIES_FOR_RESET', 'SessionState', 'is_useless']
 
-# The message for a connection that the pool has closed and that is told to connect again.
+# The message for a connection that the pool has closed and that is asked to connect again.
 _ENDED = 'the pool has closed this connection'
 
 #: The query for the state of a new session that a reset restores; and the same for servers without roles.
@@ -36,8 +36,8 @@ _AUTOCOMMIT = 2
 class SessionState:
     """Mixin for a driver's connection: what it needs to know of its session when it is returned.
 
-    With every answer except an error, the server says whether a transaction is open, and whether autocommit is on. The
-    drivers do not read this from every answer. If they do not, a statement that succeeded can at most have begun a
+    With every answer except an error, the server reports whether a transaction is open, and whether autocommit is on.
+    The drivers do not read this from every answer. If they do not, a statement that succeeded can at most have begun a
     transaction without autocommit. A statement that failed (a procedure half-way) may have done anything: then the
     server has to be asked.
     """
@@ -105,7 +105,7 @@ class SessionState:
         self.abort()
 
     def abort(self) -> None:
-        """Close the connection without a good-bye."""
+        """Close the connection without notifying the server."""
         raise NotImplementedError
 
     @property
@@ -117,7 +117,7 @@ class SessionState:
 
     @property
     def is_in_transaction(self) -> bool:
-        """Whether the server has said with its last answer that a transaction is open."""
+        """Whether the server has reported with its last answer that a transaction is open."""
         return not self._status_is_old and bool(self.server_status & _IN_TRANSACTION)
 
     @property
@@ -177,7 +177,7 @@ class SessionState:
             self._status_is_in_doubt = True
 
     def _note_reply(self, *, told: bool) -> None:
-        """Record an answer that is no error, read to its end as far as the driver reads by itself.
+        """Record an answer other than an error, read to its end as far as the driver reads by itself.
 
         :param told: whether the driver read the status that came with the answer
         """
@@ -216,7 +216,7 @@ class SessionState:
         number = error_number(exc)
         if number not in self.broken_codes:
             return False
-        # It is the error for whatever an option forbids.
+        # This is the error for anything that an option forbids.
         return number != _OPTION_PREVENTS_STATEMENT or any(option in str(exc) for option in _READ_ONLY_OPTIONS)
 
     def plan_reset(self, row: Any, init_command: str | None, encoding: str) -> None:
@@ -242,7 +242,7 @@ class SessionState:
         if database is None:
             # Nothing can undo a USE then.
             commands.append((_COM_QUERY, 'SELECT DATABASE()'))
-        # Last, because its answer tells the driver the status.
+        # Last, because its answer gives the driver the status.
         commands.append((_COM_QUERY, f'SET autocommit = {int(self.initial_autocommit)}'))
         encoded = [(command, text.encode(encoding)) for command, text in commands]
         packets = b''.join(struct.pack('<iB', len(text) + 1, command) + text for command, text in encoded)
@@ -282,8 +282,8 @@ def _role(name: str | None) -> str:
 def is_useless(
     generations: Generations, endpoint: Hashable, conn: SessionState, exc: BaseException | None = None
 ) -> bool:
-    """Tell whether an error has made a connection useless, or whether the connection is retired because of another
-    one's error.
+    """Return whether an error has made a connection useless, or whether the connection is retired because of an error
+    of another one.
 
     :param generations: the manager's generations
     :param endpoint: the endpoint of the connection

@@ -1,4 +1,4 @@
-"""Managers of databases that are given the parameters of one place, and no names of several."""
+"""Managers of databases that are given the parameters of one place instead of several named ones."""
 
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -13,7 +13,7 @@ Place: TypeAlias = dict[str, Any]
 #: The endpoint of a manager that was given the parameters of one place.
 DEFAULT_ENDPOINT = 'default'
 
-# The drivers' parameters that tell where a server is. Not ``db`` of Redis: more often that is an endpoint.
+# The drivers' parameters for where a server is. Not ``db`` of Redis: more often that is an endpoint.
 _WHERE = ('host', 'hostaddr', 'port', 'unix_socket', 'unix_socket_path', 'path', 'user', 'database', 'dbname')
 
 
@@ -22,7 +22,7 @@ class OnePlace:
 
     default_endpoint: Any
 
-    # What it was given for the default endpoint.
+    # The parameters that it was given for the default endpoint.
     _only_place: Any = None
 
     def _as_source(self, given: Any, *, text: bool) -> Any:
@@ -50,8 +50,8 @@ class OnePlace:
 
 
 def _is_one_place(given: Any, *, text: bool) -> bool:
-    # A value that cannot be the entry of an endpoint, because no driver could connect with it. So what was a mapping of
-    # endpoints still is one. Only a dict is looked into: another mapping may ask a server for each entry.
+    # A value that cannot be the entry of an endpoint, because no driver could connect with it. So a mapping of
+    # endpoints is never mistaken. Only a dict is looked into: another mapping may ask a server for each entry.
     return isinstance(given, dict) and any(
         name in given and not _may_be_an_entry(given[name], text=text) for name in _WHERE
     )

@@ -25,7 +25,7 @@ __all__ = [
 #: raise 08001, 08003 and 08006 for the server's own connections. That libpq has lost a connection shows in its state.
 BROKEN_CODES = frozenset(
     {
-        # A write on a standby: the primary has become one, or the endpoint leads elsewhere now. is_useless_after()
+        # A write on a standby: the primary has become one, or the endpoint now leads elsewhere. is_useless_after()
         # tells this case from a user's own READ ONLY transaction.
         '25006',
         # The server ends the session; a proxy in between may keep its side of the connection open.
@@ -59,12 +59,13 @@ FULL_RESET = (
     'SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD PLANS; DISCARD TEMP; DISCARD SEQUENCES'
 )
 
-#: How often a check reads what the server says unasked. Limited, because a server may send notifications faster than
-#: they are read.
+#: How often a check reads what the server sends unsolicited. Limited, because a server may send notifications faster
+#: than they are read.
 MOST_MESSAGES = 10
 
 _TOO_MANY_CONNECTIONS = '53300'
-# What a server that is full says, in English. The last one is PgBouncer's, which sends the code of a protocol error.
+# The messages of a server that is full, in English. The last one is PgBouncer's, which sends the code of a protocol
+# error.
 _REFUSALS = re.compile(
     r'(?:^|: +)(?:too many connections for |sorry, too many clients already|remaining connection slots are reserved|'
     r'no more connections allowed)',
@@ -113,7 +114,7 @@ def advice_for(text: str, sqlstate: str | None = None) -> str:
 
 
 def is_refusal(exc: BaseException) -> bool:
-    """Tell whether a connect failed because the server has no connection left, for anybody or for this user.
+    """Return whether a connect failed because the server has no connection left, for any user or for this one.
 
     :param exc: what ``create`` raised; through libpq the server's message is in English, or this is False, because
         libpq passes on the message but not the code
@@ -151,7 +152,7 @@ def shorter_connect_timeout(timeout: float, configured: Any) -> int:
     """Return libpq's ``connect_timeout``, in whole seconds: the shorter of a time limit and the configured value.
 
     :param timeout: seconds that connecting may take
-    :param configured: the user's own ``connect_timeout``, None if there is none; for libpq 0 and less mean no limit
+    :param configured: the user's own ``connect_timeout``, None if not set; for libpq 0 and less mean no limit
     """
     limit = max(math.ceil(timeout), 1)
     if configured is None:
@@ -161,12 +162,12 @@ def shorter_connect_timeout(timeout: float, configured: Any) -> int:
 
 
 def is_of_the_server(code: str | None) -> bool:
-    """Tell whether an error that makes a connection useless discredits the other connections, too."""
+    """Return whether an error that makes a connection useless discredits the other connections, too."""
     return code not in _OF_ONE_SESSION
 
 
 def is_stale_plan(code: str | None, function: str | None) -> bool:
-    """Tell whether a prepared statement failed because a table that it uses was changed, so that it would fail each
+    """Return whether a prepared statement failed because a table that it uses was changed, so that it would fail each
     time.
 
     :param code: the SQLSTATE, which many errors share
@@ -176,7 +177,7 @@ def is_stale_plan(code: str | None, function: str | None) -> bool:
 
 
 def is_useless_after(code: str | None, codes: Collection[str], setting: Callable[[str], str | None]) -> bool:
-    """Tell whether an error of the server makes a connection useless.
+    """Return whether an error of the server makes a connection useless.
 
     If a write fails because the user's own transaction is READ ONLY, this says nothing about the server. Since
     PostgreSQL 14 the server reports whether it is a standby and whether its transactions are read-only by default; if
@@ -184,7 +185,7 @@ def is_useless_after(code: str | None, codes: Collection[str], setting: Callable
 
     :param code: the SQLSTATE of the error, None for an error that is not the server's
     :param codes: the codes that make a connection useless
-    :param setting: returns what the server has reported of a setting, None if nothing
+    :param setting: returns the value of a setting that the server has reported, None if it has not
     """
     if code not in codes:
         return False

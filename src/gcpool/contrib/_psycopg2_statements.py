@@ -54,7 +54,7 @@ def connect(params: dict[str, Any], timeout: float | None) -> Connection:
 
 def shut_down(conn: Connection) -> None:
     """End a connection for the thread that waits for its server."""
-    # If it is late, the connection may be closed, and another one may have got the descriptor.
+    # If this is late, the connection may be closed, and another one may have got the descriptor.
     if not conn.closed:
         shut_down_descriptor(conn.fileno())
 
@@ -65,7 +65,7 @@ def is_at_work(conn: Connection) -> bool:
 
 
 def _goes_on_working(conn: Connection) -> bool:
-    # Also if a thread executes one statement after the other, as the BEGIN that psycopg2 inserts and what follows it.
+    # Also if a thread executes one statement after the other, such as the BEGIN that psycopg2 inserts and what follows.
     if not is_at_work(conn):
         time.sleep(LOOK)
     return is_at_work(conn)
@@ -101,22 +101,22 @@ def _configured_timeout(params: Mapping[str, Any]) -> Any:
 
 def is_ready(conn: Connection) -> bool:
     """Whether no transaction is open, for psycopg2 as for the server."""
-    # When SQL ended a transaction, or a two-phase commit was prepared, only psycopg2 takes the transaction to be open.
+    # If SQL ended a transaction, or a two-phase commit was prepared, only psycopg2 considers the transaction open.
     return (
         conn.get_transaction_status() == extensions.TRANSACTION_STATUS_IDLE and conn.status == extensions.STATUS_READY
     )
 
 
 def is_connected(conn: Connection) -> bool:
-    """Whether the kernel still takes the connection to be open."""
+    """Whether the kernel still considers the connection open."""
     for _ in range(MOST_MESSAGES):
         readable, finished = poll_once(conn.fileno())
         if finished:
             return False
         if not readable:
             break
-        # The server may speak unasked: a notification, or a shutdown. This reads what has arrived and fails if that was
-        # the end; it sends nothing.
+        # The server may send something unsolicited: a notification, or a shutdown. This reads what has arrived and
+        # fails if that was the end; it sends nothing.
         conn.poll()
     return True
 
@@ -151,7 +151,7 @@ def roll_back(conn: Connection) -> None:
 
 
 def state_of(conn: Connection) -> State:
-    """Note the initial state of a connection."""
+    """Return the initial state of a connection."""
     names = ('isolation_level', 'readonly', 'deferrable')
     characteristics = {name: getattr(conn, name) for name in names if getattr(conn, name) is not None}
     characteristics['autocommit'] = conn.autocommit

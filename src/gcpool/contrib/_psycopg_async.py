@@ -60,7 +60,7 @@ class AsyncConnectionManager(
         server has closed the connection; this does not notice a dead server behind a proxy that keeps the connection
         open.
     :param rollback_timeout: seconds that a release may wait for the server (the rollback of an open transaction, or the
-        full reset with ``configure``) before the connection is closed; None for no limit but that of TCP
+        full reset with ``configure``) before the connection is closed; None for no limit except that of TCP
     :param reset: as there
     :param broken_codes: as there
     :param cancel_timeout: seconds in which the server has to end an abandoned statement, and then its session (the task
@@ -162,7 +162,7 @@ class AsyncConnectionManager(
 
         :param endpoint: known to ``conninfo``
         :raise gcpool.exceptions.ConnectTimeout: psycopg's ``connect_timeout`` expired
-        :raise gcpool.exceptions.ConnectError: the connection cannot be made; a :py:exc:`psycopg.OperationalError`, too
+        :raise gcpool.exceptions.ConnectError: the connection cannot be made; also a :py:exc:`psycopg.OperationalError`
         :raise gcpool.exceptions.UnknownEndpoint: the endpoint is not in ``conninfo``
         """
         session = self._begin(endpoint)
@@ -177,7 +177,7 @@ class AsyncConnectionManager(
             raise
         session.begin(conn)
         if type(conn).wait is AsyncConnection.wait:
-            # On this connection alone, in place of psycopg's, and without a reference to itself.
+            # On this connection alone, in place of psycopg's, and without a reference to the connection.
             conn.wait = functools.partial(wait_bounded, ref(conn), session)  # type: ignore[method-assign]
         try:
             if self._configure is not None:
@@ -219,13 +219,13 @@ class AsyncConnectionManager(
                     await wait_for_end_async(held, session.goodbye_time(seconds))
 
     async def check_aliveness(self, endpoint: _EndpointT, conn: _AsyncConnT) -> bool:
-        """Tell whether a connection is open, and in its initial state. Without ``ping``, asks only the kernel and waits
-        for nothing.
+        """Return whether a connection is open, and in its initial state. Without ``ping``, asks only the kernel and
+        never waits.
 
         If cancelled half-way, the connection is closed.
 
         :param endpoint: the endpoint of the connection
-        :param conn: the connection; not trusted unless no transaction is open
+        :param conn: the connection; fit only if no transaction is open
         """
         session = self._untouched(endpoint, conn)
         if session is not None and not (self._ping or self._plans.any_retired or session.poll(0)):
@@ -244,7 +244,7 @@ class AsyncConnectionManager(
         return True
 
     async def is_broken(self, endpoint: _EndpointT, conn: _AsyncConnT, exc: BaseException) -> bool:
-        """Tell whether a connection is lost, in the middle of something, or useless after its user's block raised.
+        """Return whether a connection is lost, in the middle of something, or useless after its user's block raised.
 
         :param endpoint: the endpoint of the connection
         :param conn: the connection

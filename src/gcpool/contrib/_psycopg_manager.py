@@ -86,7 +86,7 @@ class ManagerBase(OnePlace, Generic[_AnyConnT]):
     """The state of the managers of both runtimes."""
 
     # Not ``broken_on_cancel``: when a wait is interrupted, psycopg has the server end the statement, and reads the
-    # answer. If that fails, the state of the connection tells, and is_broken() looks at it.
+    # answer. If that fails, the state of the connection shows it, and is_broken() looks at that.
 
     # The base that a connection class must have.
     _BASE: type[Any]
@@ -127,7 +127,7 @@ class ManagerBase(OnePlace, Generic[_AnyConnT]):
         self._plans = Generations(interval=0.0)
 
     def is_refusal(self, endpoint: Any, exc: BaseException) -> bool:
-        """Tell whether a connect failed because the server has no connection left, for anybody or for this user.
+        """Return whether a connect failed because the server has no connection left, for any user or for this one.
 
         :param endpoint: the endpoint of the attempt
         :param exc: what ``create`` raised. libpq passes on the server's message, but not its code: if the server's
@@ -182,7 +182,7 @@ class ManagerBase(OnePlace, Generic[_AnyConnT]):
         return self._generations.is_retired(endpoint, self._session_of(conn).generation)
 
     def _check_command(self, endpoint: Hashable, conn: Any) -> bytes | None:
-        """Return what a check has to ask the server; None for nothing."""
+        """Return the statements that a check has to send to the server; None for none."""
         if self._plans.any_retired:
             session = self._session_of(conn)
             if self._plans.is_retired(endpoint, session.plans):
@@ -223,14 +223,14 @@ class ManagerBase(OnePlace, Generic[_AnyConnT]):
         return bool(conn.pgconn.transaction_status == TransactionStatus.INTRANS)
 
     def _release_command(self, endpoint: Hashable, conn: Any) -> bytes | None:
-        """Return what a release has to send to the server, in one message; None for nothing."""
+        """Return the statements that a release has to send to the server, in one message; None for none."""
         is_idle = conn.pgconn.transaction_status == TransactionStatus.IDLE
         if is_idle and not self._resets_all:
             return None
         session = self._session_of(conn)
         parts = [] if is_idle else [b'ROLLBACK']
         if self._resets_all or conn._prepared._names:  # noqa: SLF001
-            # psycopg does the same after each rollback: objects that are created anew would not be the prepared ones.
+            # psycopg does the same after each rollback: objects that are created again would not be the prepared ones.
             parts.append(FULL_RESET.encode() if self._resets_all else b'DEALLOCATE ALL')
             session.forget_prepared(conn, self._plans.latest(endpoint))
         return b'; '.join(parts)
@@ -278,7 +278,7 @@ class ManagerBase(OnePlace, Generic[_AnyConnT]):
         """Close a connection whose check has failed, or was interrupted."""
         session = self._session_of(conn)
         if isinstance(exc, psycopg.Error):
-            # The server had its time to answer: closing the connection does not wait for it any longer.
+            # The server had its time to answer: closing the connection does not wait longer for it.
             session.deadline = time.monotonic()
         session.leave(conn)
 
@@ -320,7 +320,7 @@ def raise_typed(
         raise_connect_timeout(endpoint, cause, timeout)
     if not isinstance(exc, psycopg.Error):
         raise_bad_params(endpoint, exc, 'conninfo', quotes='conninfo' in params)
-    # The driver's error keeps the attempt, with the password, which tools that show the attributes of errors would
+    # The driver's error refers to the attempt, with the password, which tools that show the attributes of errors would
     # print.
     exc._pgconn = None  # noqa: SLF001
     if isinstance(exc, ConnectionTimeout):
@@ -333,7 +333,7 @@ def raise_typed(
 
 
 def close_half_open(exc: BaseException) -> None:
-    """Close what a failed connect has opened: psycopg does when it is collected, but the error refers to it."""
+    """Close what a failed connect has opened: psycopg does so when that is collected, but the error refers to it."""
     traceback.clear_frames(exc.__traceback__)
 
 

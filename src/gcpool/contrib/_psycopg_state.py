@@ -1,4 +1,4 @@
-# This module reads psycopg's internals where its interface does not tell.
+# This module reads psycopg's internals for what its interface does not show.
 # ruff: noqa: SLF001
 """What users leave behind in a connection of psycopg, as far as the client can tell without asking the server."""
 
@@ -73,7 +73,7 @@ class AsNew:
         self._notify_handlers = list(conn._notify_handlers)
 
     def describes(self, conn: Any) -> bool:
-        """Tell whether a connection is open, idle and not in use, and has these settings and handlers."""
+        """Return whether a connection is open, idle and not in use, and has these settings and handlers."""
         pgconn, prepared = conn.pgconn, conn._prepared
         return (
             # This implies that it is not closed.
@@ -136,7 +136,7 @@ class Session(LibpqSession):
         conn.gcpool_session = self
 
     def leave(self, conn: Connection[Any] | AsyncConnection[Any]) -> None:
-        """Close a connection without waiting, and the socket of a lost connection, which psycopg takes for closed."""
+        """Close a connection without waiting, and the socket of a lost connection, which psycopg considers closed."""
         self.hold(conn)
         conn.pgconn.finish()
 
@@ -154,12 +154,12 @@ class Session(LibpqSession):
         if self.plans is not None:
             self.plans = plans
         conn._prepared.clear()
-        # The server need not be told again.
+        # The statements need not be dropped at the server again.
         conn._prepared._to_flush.clear()
 
 
 def why_unfit(conn: Connection[Any] | AsyncConnection[Any]) -> str | None:
-    """Say what is left of the last user's work that cannot be undone; None if there is nothing."""
+    """Describe what is left of the last user's work and cannot be undone; None for nothing."""
     if conn.closed:
         return 'closed'
     if conn.pgconn.transaction_status in (TransactionStatus.ACTIVE, TransactionStatus.UNKNOWN):
@@ -189,7 +189,7 @@ def handlers_of(conn: Any) -> tuple[list[Any], ...]:
 
 
 def copy_of_adapters(adapters: AdaptersMap | None) -> AdaptersMap | None:
-    """Copy the adapters of a connection: None as long as they have not been asked for."""
+    """Copy the adapters of a connection: None as long as they have not been read."""
     return None if adapters is None else AdaptersMap(adapters)
 
 

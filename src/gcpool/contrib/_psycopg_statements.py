@@ -115,7 +115,7 @@ async def to_its_end(work: Coroutine[Any, Any, None]) -> None:
 
 
 def is_connected(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
-    """Tell whether a connection is idle, and the server has not ended it; asks only the kernel."""
+    """Return whether a connection is idle, and the server has not ended it; asks only the kernel."""
     pgconn = conn.pgconn
     if conn.closed or pgconn.transaction_status != TransactionStatus.IDLE:
         return False
@@ -125,8 +125,8 @@ def is_connected(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
             return False
         if not readable:
             break
-        # The server may speak unasked: a notification, or a shutdown. This reads what has arrived (psycopg delivers
-        # notifications with the next statement) and fails if that was the end; it sends nothing.
+        # The server may send something unsolicited: a notification, or a shutdown. This reads what has arrived (psycopg
+        # delivers notifications with the next statement) and fails if that was the end; it sends nothing.
         pgconn.consume_input()
         if pgconn.is_busy():
             return False
@@ -188,7 +188,7 @@ async def exchange_async(pgconn: PGconn, command: bytes, timeout: float | None) 
         arrived.set()
 
     loop.add_reader(fd, arrived.set)
-    # Only the timer decides that the time is over: uvloop's timer may fire before the clock says so.
+    # Only the timer decides that the timeout has expired: uvloop's timer may fire before the clock shows it.
     timer = None if timeout is None else loop.call_later(timeout, give_up)
     try:
         for _ in _conversation(pgconn, command):
@@ -208,7 +208,7 @@ def waits_until(conn: Connection[Any], deadline: float | None) -> Iterator[Calla
 
     :param conn: the connection
     :param deadline: in the time of :py:func:`time.monotonic`, None for no limit
-    :return: of the context manager: tells whether the deadline has passed. Each wait raises ConnectionTimeout then.
+    :return: of the context manager: returns whether the deadline has passed. Then each wait raises ConnectionTimeout.
     """
     if deadline is None:
         yield lambda: False
@@ -242,12 +242,12 @@ def waits_until(conn: Connection[Any], deadline: float | None) -> Iterator[Calla
 
 
 def is_at_work(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
-    """Tell whether the server may be running a statement."""
+    """Return whether the server may be running a statement."""
     return not conn.closed and conn.pgconn.transaction_status == TransactionStatus.ACTIVE
 
 
 def ask_to_cancel(conn: Connection[Any], seconds: float) -> None:
-    """Ask the server to end the statement of a connection, and wait for at most some seconds until it accepts that."""
+    """Ask the server to end the statement of a connection, and wait for at most ``seconds`` until it accepts that."""
     if capabilities.has_cancel_safe():
         try:
             conn.cancel_safe(timeout=max(seconds, 0.001))
@@ -260,7 +260,7 @@ def ask_to_cancel(conn: Connection[Any], seconds: float) -> None:
 
 
 async def ask_to_cancel_async(conn: AsyncConnection[Any], seconds: float) -> bool:
-    """Ask in an event loop.
+    """Do the same in an event loop.
 
     :return: False if it is unknown whether the server has accepted the request
     """
@@ -298,11 +298,11 @@ def _blocking_cancel(pgconn: PGconn) -> Callable[[], None]:
 def take_from_user(conn: Connection[Any], session: Session, seconds: float) -> bool:
     """End what a thread executes, and acquire the connection's lock, which psycopg holds during a statement.
 
-    The server is asked to end the statement, and each that follows right away, as one does after its ``BEGIN``. At last
+    The server is asked to end the statement, and each that follows at once, such as one after its ``BEGIN``. Finally
     the thread's wait for an answer is cut off.
 
-    :param seconds: for which the server is asked at most
-    :return: whether the lock was acquired: not if nobody had it, or its thread has not left
+    :param seconds: during which the server is asked at most
+    :return: whether the lock was acquired: not if no thread had it, or its thread has not left
     """
     session.deadline = deadline = time.monotonic() + seconds
     while True:
@@ -329,7 +329,7 @@ async def take_from_user_async(conn: AsyncConnection[Any], session: Session, sec
         while not _has_answer(conn) and (left := deadline - time.monotonic()) > 0:
             await ask_to_cancel_async(conn, left)
             ask_again = min(time.monotonic() + ASK_AGAIN, deadline)
-            # A task that waits for the answer has the loop watch the socket, which can have one watcher.
+            # A task that waits for the answer has the loop watch the socket, which can have only one watcher.
             while not _has_answer(conn) and time.monotonic() < ask_again:  # noqa: ASYNC110
                 await asyncio.sleep(LOOK)
         if not conn.lock.locked():
@@ -349,7 +349,7 @@ def _has_answer(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
 
 
 def _has_unread_answer(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
-    # Nobody waits for it.
+    # No task waits for it.
     return conn.closed or poll_once(conn.pgconn.socket)[0]
 
 

@@ -56,7 +56,7 @@ else:
 
 # A timeout of 0 would make the socket non-blocking.
 _SHORTEST_TIMEOUT = 1e-6
-# Seconds that sending the five bytes of a good-bye may take. Sending does not wait, unless earlier data does.
+# Seconds that sending the five bytes of COM_QUIT may take. Sending does not wait, unless earlier data does.
 _QUIT_TIMEOUT = 1.0
 _SERVER_LOST = 'Lost connection to MySQL server during query'
 
@@ -94,7 +94,7 @@ class Connection(SessionState, _DriverConnection):
     _poll: Callable[[int], object] | None = None
 
     def is_quiet(self) -> bool:
-        """Whether the server has neither ended the connection nor sent anything unasked."""
+        """Whether the server has neither ended the connection nor sent anything unsolicited."""
         return self._sock is not None and self._poll is not None and not self._poll(0)
 
     def has_unread(self) -> bool:
@@ -175,7 +175,7 @@ class Connection(SessionState, _DriverConnection):
     def _read_in_pieces(self, count: int, renew: Callable[[], None]) -> bytes:
         """Read some bytes, or fewer at the end of the stream; ``renew`` is called before each wait for the server.
 
-        A reader that is told to read all of them would wait anew, for its whole timeout, for each byte that arrives
+        A reader that is asked for all of them would wait again, for its whole timeout, for each byte that arrives
         alone.
         """
         data = b''
@@ -196,7 +196,7 @@ class Connection(SessionState, _DriverConnection):
     def connect(self, sock: socket.socket | None = None) -> None:
         """Connect again, as PyMySQL lets users do.
 
-        :raise pymysql.err.InterfaceError: the pool has closed the connection, and would not know of another one
+        :raise pymysql.err.InterfaceError: the pool has closed the connection, and would not know a new one
         """
         self._refuse_if_ended()
         super().connect(sock)
@@ -249,15 +249,15 @@ class Connection(SessionState, _DriverConnection):
         return default_tls() if sslp == {} else super()._create_ssl_ctx(sslp)
 
     def end(self, seconds: float = _QUIT_TIMEOUT) -> None:
-        """Close the connection for good, with a good-bye if it is intact; may be called from another thread, and twice.
+        """Close the connection for good, with COM_QUIT if it is intact; may be called from another thread, and twice.
 
-        :param seconds: how long sending the good-bye may take
+        :param seconds: how long sending COM_QUIT may take
         """
         self._ended = True
         polite = self.in_order
         result, self._result = self._result, None
         if result is not None:
-            # When collected, it would read on from a closed connection.
+            # When collected, it would continue to read from a closed connection.
             result.unbuffered_active = False
         if self._sock is None:
             return
@@ -268,7 +268,7 @@ class Connection(SessionState, _DriverConnection):
             self.abort()
 
     def abort(self) -> None:
-        """Close the connection without a good-bye; may be called from another thread, and twice."""
+        """Close the connection without COM_QUIT; may be called from another thread, and twice."""
         sock, reader = self._sock, self._rfile
         if sock is not None:
             # This wakes a thread that waits for an answer and frees the reader. And closing a TLS socket removes its
@@ -285,7 +285,7 @@ class Connection(SessionState, _DriverConnection):
 
     @staticmethod
     def _failed_half_way(result: Any) -> bool:
-        # The end of the rows, which the error replaces, would tell whether there are further results.
+        # The end of the rows, which the error replaces, would show whether there are further results.
         return result.has_next is None and not result.unbuffered_active
 
     def _was_closed_here(self, exc: BaseException) -> bool:

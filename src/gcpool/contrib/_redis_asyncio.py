@@ -57,8 +57,8 @@ class AsyncPooledConnection(Session, _AsyncBase):
         finally:
             self._session_is_over()
             if writer is not None:
-                # redis-py does not always wait until the connection is closed, and a server that does not read what is
-                # still to be sent would keep it open for good.
+                # redis-py does not always wait until the connection is closed, and a server that does not read the
+                # unsent data would keep it open for good.
                 writer.transport.abort()
             if self._farewell is not None:
                 end_sending(self._farewell)
@@ -81,7 +81,7 @@ class AsyncPooledConnection(Session, _AsyncBase):
                 self._see_off(farewell, ended)
 
     async def _wait_for_another(self) -> None:
-        """Wait for the end of a session that the server still has, and that this one replaces."""
+        """Wait for the end of a session that the server still has, and that this connection's session replaces."""
         taken = self.servers.take(self.endpoint)
         if taken is not None:
             farewell, until = taken
@@ -184,7 +184,7 @@ class AsyncPooledConnection(Session, _AsyncBase):
         self._is_clean()
 
     async def is_quiet(self) -> bool:
-        """Tell whether the server has neither closed the connection nor sent anything unasked."""
+        """Return whether the server has neither closed the connection nor sent anything unsolicited."""
         writer = self._writer
         if writer is None or writer.transport.is_closing():
             return False

@@ -1,6 +1,6 @@
 # redis-py has type hints for half of its methods.
 # mypy: allow-untyped-calls
-"""Makes redis-py's connections, of the class and with the parameters that their endpoint asks for."""
+"""Makes redis-py's connections, of the class and with the parameters of their endpoint."""
 
 import functools
 import inspect
@@ -95,10 +95,10 @@ def new_async_connection(
 
 
 def _check_parameters(params: Mapping[str, Any], base: object, expected_base: type, *, asynchronous: bool) -> None:
-    """Reject what redis-py would accept and fail on later, and what is for the other runtime."""
+    """Reject parameters that redis-py would accept and fail on later, and those for the other runtime."""
     where = 'redis.asyncio' if asynchronous else 'redis'
     if base is not None and not (isinstance(base, type) and issubclass(base, expected_base)):
-        raise TypeError(f'connection_class: expected a subclass of {where}.Connection or of its kin, got {base!r}')
+        raise TypeError(f'connection_class: expected a subclass of {where}.Connection or a related class, got {base!r}')
     for name in ('socket_timeout', 'socket_connect_timeout'):
         seconds = params.get(name)
         if seconds is not None:

@@ -31,7 +31,7 @@ FAREWELL = 0.1
 #: Error codes that make a connection useless although it is alive; docs/drivers/redis.md gives the reasons.
 BROKEN_CODES = frozenset({'LOADING', 'MASTERDOWN', 'READONLY', 'UNBLOCKED'})
 
-# What the next user would not expect to find, and no single command undoes.
+# Commands whose effect the next user would not expect, and no single command undoes.
 _ALTERS_SESSION = frozenset(
     {
         *('ASKING', 'AUTH', 'HELLO', 'HIMPORT', 'MONITOR', 'PSYNC', 'QUIT', 'READONLY', 'READWRITE', 'REPLCONF'),
@@ -49,15 +49,15 @@ _ALTERS_SESSION_WITH = {
     ),
     'SCRIPT': frozenset({'DEBUG'}),
 }
-# Of these, what RESET undoes: as in Redis 7.0, which leaves NO-EVICT and the reply mode alone. Without subscriptions,
-# because it is unknown how many messages come before the reply to RESET.
+# Those of them that RESET undoes: as in Redis 7.0, which leaves NO-EVICT and the reply mode alone. Without
+# subscriptions, because it is unknown how many messages come before the reply to RESET.
 _UNDONE_BY_RESET = frozenset(
     {
         *('ASKING', 'AUTH', 'HELLO', 'READONLY', 'READWRITE', 'RESET'),
         *('CLIENT CACHING', 'CLIENT SETNAME', 'CLIENT TRACKING'),
     }
 )
-# Their replies tell whether these have changed the session, or have undone a change.
+# The replies to these show whether they have changed the session, or have undone a change.
 _TOLD_BY_REPLY = frozenset({'DISCARD', 'EXEC', 'MULTI', 'SELECT', 'UNWATCH', 'WATCH'})
 
 
@@ -99,11 +99,11 @@ def no_attribute(conn: object, name: str, client_class: type, client_of: str) ->
     :param conn: the connection
     :param name: the name of the attribute
     :param client_class: if this has it, the message says how to get a client
-    :param client_of: the function that makes one of the connection
+    :param client_of: the function that makes a client from the connection
     """
     hint = ''
     if not name.startswith('_') and hasattr(client_class, name):
-        hint = f': expected gcpool.contrib.redis.{client_of}(conn).{name}, because this is a connection and no client'
+        hint = f': expected gcpool.contrib.redis.{client_of}(conn).{name}, because this is a connection, not a client'
     return AttributeError(f'{type(conn).__name__!r} object has no attribute {name!r}{hint}', name=name, obj=conn)
 
 
@@ -120,7 +120,7 @@ class Session:
     _received = 0
     #: Commands whose replies show what happens to the session, each with the number of its reply.
     _awaited: 'collections.deque[tuple[int, tuple[str, ...]]] | None' = None
-    #: Why the connection cannot be served any more.
+    #: Why the connection can no longer be served.
     _doubt: str | None = _NOT_THROUGH
     _transaction: str | None = None
     _other_database: str | None = None
@@ -160,7 +160,7 @@ class Session:
     def belongs_to(
         self, servers: 'Servers', endpoint: Hashable, parameters: Mapping[str, Any], *, resets: bool
     ) -> None:
-        """Tell a new connection its endpoint and its purpose."""
+        """Set the endpoint and the purpose of a new connection."""
         self.servers = servers
         self.generations = servers.generations
         self.endpoint = endpoint
@@ -272,7 +272,7 @@ class Session:
                     self._note_failure(part)
         if first == 'SELECT':
             if self._transaction == 'MULTI':
-                # Whether it is executed turns out later.
+                # Whether it is executed is known later.
                 if not self.resets:
                     self._doubt = 'SELECT was sent on it within a transaction'
             else:
@@ -358,7 +358,7 @@ class Session:
             self._client = None
 
     def why_unfit(self, connected: bool) -> str | None:
-        """Say why the next user must not get the connection, as far as is known without asking the server."""
+        """Return why the next user must not get the connection, as far as is known without asking the server."""
         if not connected or self._ended:
             return 'it is closed'
         if self._doubt is not None:
@@ -381,8 +381,8 @@ class Session:
         return self._received != self._received_when_clean
 
     def is_fit_and_idle(self, connected: bool) -> bool:
-        """Tell whether the next user may get the connection, which is not in use now."""
-        # If its release was skipped, a client was not stopped, and would go on using the connection.
+        """Return whether the next user may get the connection, which is not in use now."""
+        # If its release was skipped, a client was not stopped, and would continue to use the connection.
         return self._client is None and self.why_unfit(connected) is None
 
     def pack_reset(self) -> Packed:
@@ -394,8 +394,8 @@ class Session:
 class Servers:
     """What a manager knows of the servers behind its endpoints.
 
-    After a failover, a database's name may lead to another server while connections to the old one live on. An error
-    that one of them gets makes all older connections useless.
+    After a failover, a database's name may lead to another server while connections to the old one stay open. An error
+    on one of them makes all older connections useless.
     """
 
     def __init__(self, broken_codes: Collection[str]) -> None:

@@ -39,8 +39,8 @@ class _TlsSocket(PartingSocket, ssl.SSLSocket):
 class _Bounded(_SocketBase):
     """Mixin of sockets with a deadline for all sending and reading.
 
-    A socket's timeout limits each read, and begins anew with each byte that the server sends. A socket has such a class
-    only while there is a deadline, because the checks cost time.
+    A socket's timeout limits each read, and starts again with each byte that the server sends. A socket has such a
+    class only while there is a deadline, because the checks cost time.
     """
 
     deadline: float
@@ -109,7 +109,7 @@ def unbound(sock: Any, timeout: float | None) -> None:
 
 
 def end_sending(sock: socket.socket) -> None:
-    """Tell the server that nothing more is sent: it closes the connection, even if a blocking command is waiting."""
+    """Shut down sending: the server then closes the connection, even if a blocking command is waiting."""
     with contextlib.suppress(OSError):
         # Unless the socket is closed already.
         sock.shutdown(socket.SHUT_WR)

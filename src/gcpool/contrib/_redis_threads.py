@@ -83,7 +83,7 @@ class PooledConnection(Session, _Base):
         return sock
 
     def _wait_for_another(self) -> None:
-        """Wait for the end of a session that the server still has, and that this one replaces."""
+        """Wait for the end of a session that the server still has, and that this connection's session replaces."""
         taken = self.servers.take(self.endpoint)
         if taken is None:
             return
@@ -192,7 +192,7 @@ class PooledConnection(Session, _Base):
             self.disconnect()
 
     def is_quiet(self) -> bool:
-        """Tell whether the server has neither closed the connection nor sent anything unasked."""
+        """Return whether the server has neither closed the connection nor sent anything unsolicited."""
         if self._has_nothing():
             return True
         try:
@@ -202,7 +202,7 @@ class PooledConnection(Session, _Base):
             return False
 
     def _has_nothing(self) -> bool:
-        """Tell whether there is nothing to read, as far as that is known without trying, which takes far longer."""
+        """Return whether there is nothing to read, as far as that is known without a read, which takes far longer."""
         unread_bytes = getattr(getattr(self._parser, '_buffer', None), 'unread_bytes', None)
         if self._poll is None or unread_bytes is None or unread_bytes():
             return False

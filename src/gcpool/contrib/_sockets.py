@@ -53,7 +53,7 @@ _TLS_PEEK_LENGTH = 4096
 if sys.platform == 'win32':
 
     def poll_once(fd: int) -> tuple[bool, bool]:
-        """Tell whether a socket has something to read, and whether it is known to have ended, without waiting."""
+        """Return whether a socket has something to read, and whether it is known to have ended, without waiting."""
         try:
             readable, _, failed = select.select((fd,), (), (fd,), 0)
         except OSError:
@@ -61,7 +61,7 @@ if sys.platform == 'win32':
         return bool(readable), bool(failed)
 
     def poller_for(fd: int) -> Callable[[int], object]:
-        """Return a function that, called with 0, tells whether a socket has any event: see :py:func:`poll_once`."""
+        """Return a function that, called with 0, returns whether a socket has any event: see :py:func:`poll_once`."""
         return lambda _: any(poll_once(fd))
 
 else:
@@ -69,7 +69,7 @@ else:
     _FINISHED = select.POLLERR | select.POLLHUP | select.POLLNVAL | getattr(select, 'POLLRDHUP', 0)
 
     def poll_once(fd: int) -> tuple[bool, bool]:
-        """Tell whether a socket has something to read, and whether it is known to have ended, without waiting."""
+        """Return whether a socket has something to read, and whether it is known to have ended, without waiting."""
         events = poller_for(fd)(0)
         if not events:
             return False, False
@@ -77,7 +77,7 @@ else:
         return bool(flags & select.POLLIN), bool(flags & _FINISHED)
 
     def poller_for(fd: int) -> Callable[[int], list[tuple[int, int]]]:
-        """Return a function that, called with 0, tells whether anything has happened to a socket: see
+        """Return a function that, called with 0, returns whether anything has happened to a socket: see
         :py:func:`poll_once`.
 
         For a socket that is polled often, because building the function takes as long as one poll.
@@ -89,7 +89,7 @@ else:
 
 
 def peer_hung_up(fd: int) -> bool:
-    """Tell whether a socket has ended, as far as the kernel tells by its descriptor alone (negative: closed)."""
+    """Return whether a socket has ended, as far as the kernel knows by its descriptor alone (negative: closed)."""
     return fd < 0 or poll_once(fd)[1]
 
 
@@ -116,7 +116,7 @@ def socket_timeout(sock: socket.socket, timeout: float | None) -> Generator[None
 
 
 def socket_is_alive(sock: socket.socket) -> bool:
-    """Tell whether the peer has neither closed nor reset a plain stream socket; one system call if the socket is idle.
+    """Return whether the peer has neither closed nor reset a plain stream socket; one system call if it is idle.
 
     The socket's timeout is neither used nor changed. With unread bytes the socket still counts as alive.
     """

@@ -15,7 +15,7 @@ __all__ = ['check_count', 'check_flag', 'check_timeout', 'refuse_unknown']
 BASE_OPTIONS = frozenset(inspect.signature(Pool.__init__).parameters) - {'self', 'creator'}
 OWN_OPTIONS = ('pool_size', 'max_overflow', 'timeout', 'use_lifo', 'keep_idle')
 
-# By the names of gcpool, and of other pools.
+# What to use instead of parameters named as in gcpool, and in other pools.
 MEANT = {
     'acquire_timeout': 'timeout',
     'idle_timeout': 'recycle, which closes a connection this many seconds after it was made',
@@ -35,9 +35,9 @@ def check_count(name: str, value: object, least: int, meaning: str) -> int:
 
     :param name: the option
     :param value: what was given
-    :param least: the least value
-    :param meaning: what that stands for
-    :raises TypeError: when it is no int
+    :param least: the smallest valid value
+    :param meaning: what that value means
+    :raises TypeError: when it is not an int
     :raises sqlalchemy.exc.ArgumentError: when it is less
     """
     if isinstance(value, bool) or not isinstance(value, int):
@@ -50,7 +50,7 @@ def check_count(name: str, value: object, least: int, meaning: str) -> int:
 def check_timeout(value: object) -> float | None:
     """Check the time limit for waiting, None for no limit.
 
-    :raises TypeError: when it is no number
+    :raises TypeError: when it is not a number
     :raises ValueError: when it is negative or NaN
     """
     if value is None:
@@ -63,9 +63,9 @@ def check_timeout(value: object) -> float | None:
 
 
 def check_flag(name: str, value: object) -> bool:
-    """Check what is on or off.
+    """Check an option that is on or off.
 
-    :raises TypeError: when it is no bool
+    :raises TypeError: when it is not a bool
     """
     if not isinstance(value, bool):
         raise TypeError(f'{name}={value!r}: expected True or False, got {type(value).__name__}')
@@ -73,10 +73,10 @@ def check_flag(name: str, value: object) -> bool:
 
 
 def refuse_unknown(pool: str, options: Iterable[str]) -> None:
-    """Refuse options that SQLAlchemy's pools do not know either.
+    """Refuse options that SQLAlchemy's pools do not have either.
 
     :param pool: the name of the class
-    :raises TypeError: when there is one, as from any function
+    :raises TypeError: when there is one, as any function does
     """
     for name in options:
         if name not in BASE_OPTIONS:

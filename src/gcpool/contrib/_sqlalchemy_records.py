@@ -1,8 +1,8 @@
-"""The pools of gcpool that stand behind those of :py:mod:`gcpool.contrib.sqlalchemy`.
+"""The pools of gcpool underneath those of :py:mod:`gcpool.contrib.sqlalchemy`.
 
-What they pool are SQLAlchemy's records. A record has a DBAPI connection, or none after that was invalidated or
-detached; SQLAlchemy connects then when the record is checked out next. Everything that SQLAlchemy does for a connection
-(the check before use, the reset, recycling, events, invalidation) it does in the record, outside of these pools.
+They pool SQLAlchemy's records. A record has a DBAPI connection, or none after that was invalidated or detached; then
+SQLAlchemy connects when the record is next checked out. Everything that SQLAlchemy does for a connection (the check
+before use, the reset, recycling, events, invalidation) it does in the record, outside of these pools.
 """
 
 import asyncio
@@ -60,17 +60,18 @@ class RecordManager(SyncConnectionManager[str, ConnectionPoolEntry]):
 
 
 class Records(ConnectionPool[str, ConnectionPoolEntry]):
-    """A pool of records. Has what programs read of SQLAlchemy's queue: ``maxsize``, ``use_lifo``, ``qsize()`` ..
+    """A pool of records. Has what programs read of SQLAlchemy's queue: ``maxsize``, ``use_lifo``, ``qsize()`` and so
+    on.
 
-    The records that are kept are core connections: served in turn, and as many as ``maxsize`` are idle at most. With
-    ``use_lifo`` all are extra, and :py:meth:`close_surplus` keeps the number.
+    The records that are kept are core connections: served in turn, and at most ``maxsize`` are idle. With ``use_lifo``
+    all are extra, and :py:meth:`close_surplus` keeps the number.
 
     :param owner: the pool of SQLAlchemy
     :param size: the number of connections that are kept; 0 for no limit
-    :param limit: the number of connections at most; None for no limit
+    :param limit: maximum number of connections; None for no limit
     :param use_lifo: whether the connection returned last is served first
     :param keep_idle: whether connections are kept at all
-    :param name: of the pool; None for one that is counted
+    :param name: the name of the pool; None for a numbered one
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Records(ConnectionPool[str, ConnectionPoolEntry]):
         self.most_idle = size if use_lifo and keep_idle and size else None
 
     def __del__(self) -> None:
-        """Say nothing: engines are dropped without being closed, and the drivers close the connections."""
+        """Do not warn: engines are dropped without being closed, and the drivers close the connections."""
 
     def _serve(self, waiter: Waiter, timeout: float | None, found_dead: bool, since: float | None = None) -> None:
         """Wait for a connection, or make one, with the time limit and the error of SQLAlchemy's pool."""
@@ -124,7 +125,7 @@ class Records(ConnectionPool[str, ConnectionPoolEntry]):
 
     @property
     def max_overflow(self) -> int:
-        """How many connections there may be beyond ``maxsize``; -1 for no limit. Can be set."""
+        """Maximum number of connections beyond ``maxsize``; -1 for no limit. Can be set."""
         limit = self.max_size
         return -1 if limit == MAX_SIZE else limit - self.maxsize
 
@@ -150,21 +151,21 @@ class AsyncRecords(Records):
     """A pool of records for an asyncio engine.
 
     SQLAlchemy's asyncio engine runs synchronous code in greenlets, which switch to their task where they await. So does
-    this pool, and it connects and closes in the greenlet of whoever asks, as SQLAlchemy's own pool does: a program sees
+    this pool, and it connects and closes in the greenlet of its caller, as SQLAlchemy's own pool does: a program sees
     its events in the same order, its context variables and its cancellations, and no tasks of the pool are left at the
     end of the loop. A return of a record with no connection awaits nothing: a finaliser may do that without a greenlet,
     and in any thread.
 
-    The pool of :py:mod:`gcpool.asyncio` would do it otherwise: it connects in coroutines of its own, where a record
-    would need a greenlet for each, and it does nothing without a running loop. SQLAlchemy's pools do without one what
-    awaits nothing, and programs rely on that at their beginning and at their end.
+    The pool of :py:mod:`gcpool.asyncio` would do it differently: it connects in its own coroutines, where a record
+    would need a greenlet for each, and it does nothing without a running loop. SQLAlchemy's pools need no loop for what
+    awaits nothing, and programs rely on that when they start and end.
     """
 
     # The loop in which the connections were made.
     _loop: asyncio.AbstractEventLoop | None = None
 
     def enter_loop(self) -> None:
-        """Check that the running loop is the one of the connections. Without any, the pool moves to this loop."""
+        """Check that the running loop is that of the connections. If there are none, the pool moves to this loop."""
         loop = running_loop()
         if loop is self._loop or loop is None:
             return

@@ -31,7 +31,7 @@ class PooledConnection(sqlite3.Connection):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # A WeakSet does the same, in five times the time.
+        # A WeakSet does the same, but takes five times as long.
         self._given_out: set[weakref.ref[Any]] = set()
         self._file: str | None = None
         self._file_id: tuple[int, int] | None = None
@@ -162,7 +162,7 @@ class PooledConnection(sqlite3.Connection):
     def is_left_open(self) -> bool:
         """Whether the user has left a transaction open.
 
-        With ``autocommit=False`` a transaction is always open, and nothing tells whether anything was written in it.
+        With ``autocommit=False`` a transaction is always open, and nothing shows whether anything was written in it.
         """
         return self.in_transaction and getattr(self, 'autocommit', None) is not False
 
@@ -172,7 +172,7 @@ class PooledConnection(sqlite3.Connection):
         return self._file is not None
 
     def file_was_replaced(self) -> bool:
-        """Tell whether the database's path now leads to another file, or to none."""
+        """Return whether the database's path now leads to another file, or to none."""
         return self._file is not None and _file_id(self._file) != self._file_id
 
 
@@ -186,7 +186,7 @@ def roll_back(conn: PooledConnection) -> None:
 
 
 def is_closed(conn: sqlite3.Connection) -> bool:
-    """Tell whether a connection is closed, without waiting."""
+    """Return whether a connection is closed, without waiting."""
     try:
         # The others ask SQLite, which may wait, with the GIL held, for a statement of another thread.
         conn.isolation_level  # noqa: B018

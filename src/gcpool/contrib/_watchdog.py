@@ -1,4 +1,4 @@
-"""Ends a wait that has no time limit of its own: the connection is shut down when its time is over.
+"""Ends a wait that has no time limit of its own: the connection is shut down when the timeout expires.
 
 One daemon thread serves the whole process. It is started when there is first something to watch, and ends after ten
 seconds without work. It is replaced if it died, or is missing because the process was forked.
@@ -33,8 +33,8 @@ IDLE_TIME = 10.0
 # With more entries than this, entries that have ended are dropped from time to time.
 _LEAST_KEPT = 64
 
-# The time, a number that tells apart entries of the same time, and the watch. Weakly: a watch must not fire if nothing
-# refers to it any more because its user was interrupted before ending it.
+# The time, a number that tells apart entries of the same time, and the watch. A weak reference: a watch must not fire
+# if nothing refers to it because its user was interrupted before ending it.
 _Entry: TypeAlias = 'tuple[float, int, weakref.ref[CutOff]]'
 
 
@@ -56,7 +56,7 @@ def cut_off_after(shut_down: Callable[[], object], timeout: float | None) -> Ite
     :param shut_down: as for :py:class:`CutOff`. It may be called after the block, if a signal handler has raised at the
         end of that, so it must not shut down by a descriptor that the connection had in the block.
     :param timeout: seconds, None for no limit
-    :return: of the context manager: tells whether the wait was cut off. Call it at the end of the block.
+    :return: of the context manager: returns whether the wait was cut off. Call it at the end of the block.
     """
     if timeout is None:
         yield lambda: False
@@ -70,7 +70,7 @@ def cut_off_after(shut_down: Callable[[], object], timeout: float | None) -> Ite
 
 @final
 class CutOff:
-    """Calls ``shut_down`` when a time is over, unless the watch was ended or garbage-collected before.
+    """Calls ``shut_down`` after a time, unless the watch was ended or garbage-collected before.
 
     Where no thread can be started ``shut_down`` is never called, which is logged once.
 
@@ -83,11 +83,11 @@ class CutOff:
     _timer: Wakeup | None = None
 
     def __init__(self, shut_down: Callable[[], object], seconds: float) -> None:
-        #: Whether the time was over. Read it after the watch has ended.
+        #: Whether the timeout has expired. Read it after the watch has ended.
         self.happened = False
         self._shut_down: Callable[[], object] | None = shut_down
-        # What ended the watch: None for end(), or the call of ``shut_down``: its thread, and its end. Whatever is
-        # entered first stays, because setdefault() is atomic.
+        # What ended the watch: None for end(), or the call of ``shut_down``: its thread, and its end. The first entry
+        # stays, because setdefault() is atomic.
         self._ended_by: dict[str, tuple[int, Latch] | None] = {}
         self._process = os.getpid()
         if threads_are_green():
@@ -145,13 +145,13 @@ def _wait_and_expire(timer: Wakeup, seconds: float, reference: 'weakref.ref[CutO
 class _Watchdog:
     """The thread and its entries.
 
-    Each thread has entries of its own, in a heap, and takes new ones from what all threads share. There is one thread,
-    unless two users have started one each, or a signal handler has raised in a start: all of them work, and end without
-    work.
+    Each thread has its own entries, in a heap, and takes new ones from a queue that all threads share. There is one
+    thread, unless two users have started one each, or a signal handler has raised in a start: all of them serve
+    entries, and end when there are none.
 
     No entry is overlooked. watch() first adds the entry, and then looks whether there is a thread and when it wakes. A
-    thread first says when it wakes, or that it ends, and then looks for new entries. One of the two sees the other,
-    also without the GIL: append() and popleft() of a deque take the deque's own lock.
+    thread first announces when it wakes, or that it ends, and then looks for new entries. One of the two sees the
+    other, also without the GIL: append() and popleft() of a deque take the deque's own lock.
     """
 
     _current: ClassVar['_Watchdog | None'] = None
@@ -161,7 +161,7 @@ class _Watchdog:
     def of_this_process(cls) -> '_Watchdog':
         watchdog = cls._current
         if watchdog is None or watchdog.process != os.getpid():
-            # Two threads may create one each; both work. Nothing of a parent's is used: its thread is missing.
+            # Two threads may create one each; both work. A parent process's object is not used: its thread is missing.
             watchdog = cls._current = cls()
         return watchdog
 
@@ -210,12 +210,12 @@ class _Watchdog:
             while (cut_off := self._next(due, thread)) is not None:
                 try:
                     cut_off.expire()
-                except Exception as exc:  # noqa: BLE001  (of one connection; the others' time comes as well)
-                    _log(logging.ERROR, 'a connection whose time was over cannot be shut down: %s', exc)
+                except Exception as exc:  # noqa: BLE001  (of one connection; the others must be served as well)
+                    _log(logging.ERROR, 'a connection whose timeout expired cannot be shut down: %s', exc)
                 # Not during the wait.
                 del cut_off
         finally:
-            # If it dies, the next one goes on.
+            # If this thread dies, the next one continues.
             self._new.extend(due)
             self._wakes_at = math.inf
 
@@ -243,7 +243,7 @@ class _Watchdog:
                 return None
 
     def _take_new(self, due: list[_Entry]) -> bool:
-        """Add the new entries to a thread's, and tell whether there were any."""
+        """Add the new entries to a thread's, and return whether there were any."""
         found = False
         with contextlib.suppress(IndexError):
             while True:

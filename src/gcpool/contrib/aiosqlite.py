@@ -203,7 +203,7 @@ atexit.register(_end_all_at_exit)
 def _call(fn: Callable[[], Any], loop: asyncio.AbstractEventLoop, future: 'asyncio.Future[Any]') -> None:
     try:
         result = fn()
-    except BaseException as exc:  # noqa: BLE001  (it is raised where it was called for)
+    except BaseException as exc:  # noqa: BLE001  (the waiting task raises it)
         tell = functools.partial(future.set_exception, exc)
     else:
         tell = functools.partial(future.set_result, result)
@@ -239,8 +239,8 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
         replaced before they are served next. A primary code includes its extended codes.
     :raise TypeError: ``timeout`` or ``close_timeout`` is not a number, or ``broken_codes`` is not a collection of
         numbers
-    :raise ValueError: a pragma's name is invalid, ``timeout`` or ``close_timeout`` is less than 0, ``reset`` is another
-        word, or ``autocommit`` is used before Python 3.12
+    :raise ValueError: a pragma's name is invalid, ``timeout`` or ``close_timeout`` is less than 0, ``reset`` has
+        another value, or ``autocommit`` is used before Python 3.12
     :raise sqlite3.NotSupportedError: SQLite was built without thread safety
     """
 
@@ -289,17 +289,17 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
     def describe_endpoint(self, endpoint: SqliteEndpoint) -> object:
         """Return what messages show of an endpoint: of a URI only the parameters that SQLite itself knows.
 
-        SQLite's encrypting builds take the key as another one.
+        SQLite's encrypting builds take the key as another parameter.
 
         :param endpoint: path, or URI
         """
         return shown(endpoint)
 
-    # Neither ``is_refusal``: SQLite has no limit on connections. Nor ``broken_on_cancel``: whether the thread still
-    # executes something is known, and is_broken() looks at that.
+    # No ``is_refusal``: SQLite has no limit on connections. No ``broken_on_cancel``: whether the thread still executes
+    # something is known, and is_broken() looks at that.
 
     async def create(self, endpoint: SqliteEndpoint) -> Connection:
-        """Open a database and set the pragmas, in a thread of its own.
+        """Open a database and set the pragmas, in a new thread.
 
         If cancelled half-way, this does not wait for the thread, which ends at once, even if it was waiting for a lock.
 
@@ -328,7 +328,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
         await conn.end(self._close_timeout)
 
     async def check_aliveness(self, endpoint: SqliteEndpoint, conn: Connection) -> bool:
-        """Tell whether a connection is open, clean and not busy, and its path still leads to the file that it has open.
+        """Return whether a connection is open, clean and not busy, and its path still leads to its open file.
 
         No statement is executed, and nothing is handed to the thread.
 
@@ -385,7 +385,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
         return ROLLED_BACK if left_open else None
 
     async def is_broken(self, endpoint: SqliteEndpoint, conn: Connection, exc: BaseException) -> bool:
-        """Tell whether the connection is closed, useless (``broken_codes``), or busy for a task that was cancelled.
+        """Return whether the connection is closed, useless (``broken_codes``), or busy for a task that was cancelled.
 
         :param endpoint: path
         :param conn: the connection

@@ -63,23 +63,23 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
     :param params: for each endpoint (a name for the database, chosen freely) the parameters of
         :py:func:`asyncmy.connect`; looked up at each connect, so endpoints may be added later. Or, for credentials that
         change, a callable or coroutine function that is called with the endpoint at each connect and returns the
-        parameters. Or a dict of the parameters of one place alone: its endpoint is ``'default'``, and also that of
-        calls that name none (``default_endpoint``).
+        parameters. Or, for a single place, a dict of its parameters: its endpoint is ``'default'``, also for calls that
+        name none (``default_endpoint``).
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection; this does not notice a dead server behind a proxy that keeps the connection
         open.
-    :param close_timeout: seconds that the server may take to say good-bye; then the connection is aborted. If the
-        server may still be running a statement, the connection is aborted at once, and the server has as long to end
-        the statement: by ``KILL``, sent over another connection. 0: none is sent. None for no limit.
-    :param reset: ``'rollback'`` for what is said above; ``'full'`` to undo everything that a session can carry when it
+    :param close_timeout: seconds that an orderly close may take; then the connection is aborted. If the server may
+        still be running a statement, the connection is aborted at once, and ending the statement, by a ``KILL`` over
+        another connection, may take as long. 0 sends no ``KILL``; None for no limit.
+    :param reset: ``'rollback'`` for the behaviour above; ``'full'`` to undo everything that a session can carry when it
         is returned, by ``COM_RESET_CONNECTION`` and what the parameters set, in one round trip
     :param rollback_timeout: seconds that the rollback, or the reset, may take when a connection is returned, before the
-        connection is closed; None for no limit but ``read_timeout`` in the parameters
-    :param broken_codes: numbers of the server's errors after which a connection is closed, and older ones to the same
-        endpoint, too, before they are served next
+        connection is closed; None for no limit except ``read_timeout`` in the parameters
+    :param broken_codes: numbers of the server's errors after which a connection is closed, and the endpoint's older
+        connections before they are next served
     :raise TypeError: ``params`` is neither a mapping nor a callable, a time limit is not a number, or ``broken_codes``
         is not a collection of numbers
-    :raise ValueError: ``reset`` is another word, or a time limit is less than 0
+    :raise ValueError: ``reset`` has another value, or a time limit is less than 0
     """
 
     _ERROR = errors.MySQLError
@@ -139,7 +139,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
     async def dispose(self, endpoint: DbEndpoint, conn: Connection) -> None:
         """Close a connection; abort it if that takes too long or is cancelled, or if it is in the middle of something.
 
-        If the server is running a statement, it is then told to end it, and this returns when the server has ended the
+        If the server is still running a statement, it is killed, and this returns when the server has ended the
         session, or ``close_timeout`` expires.
 
         :param endpoint: a key of ``params``
@@ -189,7 +189,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
                 await control.end(GOOD_BYE)
 
     async def check_aliveness(self, endpoint: DbEndpoint, conn: Connection) -> bool:
-        """Tell whether a connection is open, and the server has sent nothing unasked.
+        """Return whether a connection is open, and the server has sent nothing unsolicited.
 
         :param endpoint: a key of ``params``
         :param conn: the connection; closed if its answer to ``ping`` is abandoned
@@ -204,7 +204,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
         return True
 
     async def on_release(self, endpoint: DbEndpoint, conn: Connection) -> object:
-        """Roll back the transaction that the user left open and restore autocommit; no round trip if nothing is to do.
+        """Roll back the transaction that the user left open and restore autocommit, without a round trip if possible.
 
         After a statement that failed in autocommit mode, and after a prepared one with further results, the server is
         asked (``COM_PING``) about its state. With ``reset='full'`` the whole session is reset to its initial state.
@@ -233,7 +233,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
         return ROLLED_BACK if left_open else None
 
     async def is_broken(self, endpoint: DbEndpoint, conn: Connection, exc: BaseException) -> bool:
-        """Tell whether a connection is lost, or in the middle of a statement, after its user's block raised.
+        """Return whether a connection is lost, or in the middle of a statement, after its user's block raised.
 
         :param endpoint: a key of ``params``
         :param conn: the connection
@@ -243,7 +243,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
 
 
 def _raise_not_connected(endpoint: DbEndpoint, exc: Exception, limit: float) -> None:
-    """Raise the user's error for a failed connect; return if the error is of no known kind."""
+    """Raise the user's error for a failed connect; return if the error is of an unknown kind."""
     found = list(errors_in(exc))
     if any(isinstance(error, _TIMEOUTS) for error in found):
         raise_connect_timeout(endpoint, exc, limit)
@@ -252,7 +252,7 @@ def _raise_not_connected(endpoint: DbEndpoint, exc: Exception, limit: float) -> 
 
 
 async def _within(call: Coroutine[Any, Any, None], seconds: float | None) -> None:
-    """Await something with a timeout, and make sure that it has ended then.
+    """Await something with a timeout, and make sure that it has ended by then.
 
     :raise asyncio.TimeoutError: the timeout expired
     """
@@ -274,7 +274,7 @@ async def _cancel(task: 'asyncio.Future[Any]') -> None:
     """Cancel a task, if it is not done, and make sure that it ends.
 
     asyncmy connects by ``asyncio.wait_for``, which before Python 3.12 drops a cancellation that arrives when what it
-    waits for is just done; then asyncmy goes on, and waits for the server.
+    waits for is just done; then asyncmy continues to wait for the server.
     """
     interruption: asyncio.CancelledError | None = None
     while not task.done():
@@ -286,5 +286,5 @@ async def _cancel(task: 'asyncio.Future[Any]') -> None:
     if interruption is not None:
         raise interruption
     if not task.cancelled():
-        # Marks the exception as retrieved, even if it is never asked for.
+        # Marks the exception as retrieved, even if nobody reads it.
         task.exception()

@@ -79,7 +79,7 @@ logger = GuardedLogger(__name__)
 _CONNECTION_ERRORS = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
-    # Also raised when the server has said that it ends the connection, and the loop has not seen the end yet.
+    # Also raised when the server has announced the end of the connection, and the loop has not seen the end yet.
     asyncpg.InternalClientError,
     OSError,
     asyncio.TimeoutError,
@@ -104,15 +104,15 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, 'Connectio
     :param dsn_params: for each endpoint (a name for the database, chosen freely) the parameters of
         :py:func:`asyncpg.connect`, or a DSN, or a callable that receives the endpoint and returns either (it may be a
         coroutine function); or one such callable for all. It is looked up or called at each connect, so endpoints may
-        be added and credentials change. For one place alone, a DSN, or a dict of its parameters: its endpoint is
-        ``'default'``, and also that of calls that name none (``default_endpoint``).
+        be added and credentials change. For a single place, a DSN, or a dict of its parameters: its endpoint is
+        ``'default'``, also for calls that name none (``default_endpoint``).
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection; this does not notice a dead server behind a proxy that keeps the connection
         open.
-    :param close_timeout: seconds that the server may take to end a running statement and to say good-bye; then the
-        connection is aborted. None for no limit.
+    :param close_timeout: seconds that ending a running statement and an orderly close may take; then the connection is
+        aborted. None for no limit.
     :param rollback_timeout: seconds that the rollback of an open transaction, or the full reset, may take before the
-        connection is closed, None for no limit but that of TCP
+        connection is closed, None for no limit except that of TCP
     :param reset: what is undone when a connection is returned: ``'rollback'`` an open transaction; ``'full'``
         everything that a session carries, for one round trip: role, settings, temporary tables, listeners, cursors,
         advisory locks, sequences' last values, and prepared statements together with asyncpg's cache of them. What
@@ -123,7 +123,7 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, 'Connectio
         connections to the same endpoint are replaced before they are served next
     :raise TypeError: ``dsn_params`` is neither a mapping nor callable, a time limit is not a number, or
         ``broken_codes`` is not a collection of strings
-    :raise ValueError: a time limit is less than 0, or ``reset`` is another word
+    :raise ValueError: a time limit is less than 0, or ``reset`` has another value
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, 'Connectio
     # or a COPY that has not ended, in the state of the connection.
 
     def is_refusal(self, endpoint: DbEndpoint, exc: BaseException) -> bool:
-        """Tell whether a connect failed because the server has no connection left, for anybody or for this user.
+        """Return whether a connect failed because the server has no connection left, for any user or for this one.
 
         :param endpoint: the endpoint of the attempt
         :param exc: what ``create`` raised
@@ -180,8 +180,8 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, 'Connectio
         :param timeout: seconds that connecting may take, None for ``timeout`` in ``dsn_params`` (asyncpg's default is
             60). A pool does not pass it; it cancels.
         :raise gcpool.exceptions.ConnectTimeout: the timeout expired
-        :raise gcpool.exceptions.ConnectError: the connection cannot be made; a :py:exc:`asyncpg.PostgresError` or
-            :py:exc:`OSError`, too
+        :raise gcpool.exceptions.ConnectError: the connection cannot be made; also an :py:exc:`asyncpg.PostgresError` or
+            :py:exc:`OSError`
         :raise gcpool.exceptions.UnknownEndpoint: the endpoint is not in ``dsn_params``
         """
         made = Made(self, self._generations.latest(endpoint), self._schemas.latest(endpoint))
@@ -236,15 +236,15 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, 'Connectio
         conn: 'Connection[RecordT]',
         timeout: float | None = None,
     ) -> bool:
-        """Tell whether a connection is open and, with ``ping``, whether the server answers.
+        """Return whether a connection is open and, with ``ping``, whether the server answers.
 
         A connection older than an error of ``broken_codes`` is replaced. A connection whose asyncpg cache is older than
         a change of the schema drops the cache.
 
-        If interrupted while it waits for the answer, the connection is closed.
+        If this is interrupted while it waits for the answer, the connection is closed.
 
         :param endpoint: a key of ``dsn_params``
-        :param conn: the connection; not trusted unless no transaction is open
+        :param conn: the connection; fit only if no transaction is open
         :param timeout: seconds that the answer may take, used only with ``ping``. A pool does not pass it; it cancels.
         """
         if is_unfit(conn) or conn.is_in_transaction():
@@ -271,7 +271,7 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, 'Connectio
         return True
 
     async def is_broken(self, endpoint: DbEndpoint, conn: 'Connection[RecordT]', exc: BaseException) -> bool:
-        """Tell whether a connection is lost, in the middle of something, or useless after its user's block raised.
+        """Return whether a connection is lost, in the middle of something, or useless after its user's block raised.
 
         :param endpoint: a key of ``dsn_params``
         :param conn: the connection
@@ -341,7 +341,7 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, 'Connectio
         if conn.is_closed():
             raise DiscardConnection(f'a connection to {described(self, endpoint)!r} was returned closed')
         if is_lost_or_busy(conn):
-            # Not aborted here: while it is being closed, the server can be told to cancel.
+            # Not aborted here: while it is being closed, the server can be asked to cancel.
             raise DiscardConnection(
                 f'a connection to {described(self, endpoint)!r} was returned in the middle of a statement'
             )

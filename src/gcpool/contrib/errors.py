@@ -1,4 +1,4 @@
-"""For ``is_broken`` of your own managers: what to judge an exception by."""
+"""For ``is_broken`` of your own managers: the errors that an exception contains."""
 
 from gcpool.contrib._errors import errors_in
 

@@ -42,7 +42,7 @@ class HttpConnectionManager(BaseConnectionManager[HttpEndpoint, Connection]):
     :param timeout: seconds that connecting, and each wait for the server, may take; None for no limit
     :param ssl_context: settings for ``https``, None for Python's default: certificates are checked against the system's
         authorities
-    :raise TypeError: a parameter is of another type
+    :raise TypeError: a parameter has a wrong type
     :raise ValueError: ``timeout`` is 0, negative or NaN
     """
 
@@ -75,18 +75,18 @@ class HttpConnectionManager(BaseConnectionManager[HttpEndpoint, Connection]):
     def describe_endpoint(self, endpoint: HttpEndpoint) -> object:
         """Return what messages show of an endpoint: a URL without a user's name and password.
 
-        ``create`` refuses such a URL, but a program may ask for one.
+        ``create`` refuses such a URL, but a program may pass one.
 
         :param endpoint: as the pool knows it
         """
         return shown(endpoint)
 
-    # Neither ``is_refusal``: a web server that is full accepts the connection, and says so in its response (503), or it
-    # does not accept it, which looks like a server that is down. Nor ``broken_on_cancel``: the connections record which
+    # No ``is_refusal``: a web server that is full accepts the connection, and says so in its response (503), or it does
+    # not accept it, which looks like a server that is down. No ``broken_on_cancel``: the connections record which
     # response is outstanding, and is_broken() looks at that.
 
     def create(self, endpoint: HttpEndpoint, timeout: float | None = None) -> Connection:
-        """Resolve the host name, connect to its addresses in turn until one answers; with ``https`` shake hands.
+        """Resolve the host name, connect to its addresses in turn until one answers; with ``https``, do the handshake.
 
         :param endpoint: ``'http://host:port'`` or ``(scheme, host, port)``; ``http`` and ``https`` have default ports
         :param timeout: seconds that all of this may take together, if less than the manager's ``timeout``. With a limit
@@ -123,16 +123,16 @@ class HttpConnectionManager(BaseConnectionManager[HttpEndpoint, Connection]):
 
         :param endpoint: the endpoint of the connection
         :param conn: the connection; a thread that waits for a response on it gets an error
-        :param timeout: not needed, this never waits
+        :param timeout: not used: this never waits
         """
         _pooled(conn).end()
 
     def check_aliveness(self, endpoint: HttpEndpoint, conn: Connection, timeout: float | None = None) -> bool:
-        """Tell whether a connection is open and has nothing left to read. Asks only the kernel.
+        """Return whether a connection is open and has nothing left to read. Asks only the kernel.
 
         :param endpoint: the endpoint of the connection
         :param conn: the connection
-        :param timeout: not needed, this never waits
+        :param timeout: not used: this never waits
         """
         pooled = _pooled(conn)
         return pooled.why_unfit() is None and pooled.is_quiet()
@@ -154,7 +154,7 @@ class HttpConnectionManager(BaseConnectionManager[HttpEndpoint, Connection]):
             pooled.sock.settimeout(self._timeout)
 
     def is_broken(self, endpoint: HttpEndpoint, conn: Connection, exc: BaseException) -> bool:
-        """Tell whether the connection is in any state but idle.
+        """Return whether the connection is in any state other than idle.
 
         :param endpoint: the endpoint of the connection
         :param conn: the connection

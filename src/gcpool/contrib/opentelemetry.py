@@ -1,7 +1,7 @@
-"""Metrics for OpenTelemetry, by its API alone (extra ``opentelemetry``).
+"""Metrics for OpenTelemetry, through its API alone (extra ``opentelemetry``).
 
-All instruments are observable: they read what the pools count anyway, when the SDK collects. Neither an acquire nor a
-release does anything for it, and no count can drift away from what is there.
+All instruments are observable: they read what the pools count anyway, when the SDK collects. Acquires and releases do
+nothing for it, and no count can drift away from the pool's.
 """
 
 import os
@@ -40,20 +40,20 @@ def instrument(pool: Any, meter_provider: MeterProvider | None = None, *, databa
 
     The instruments are those of the semantic conventions for database clients (1.44), as far as they can be read:
     ``db.client.connection.count``, ``.idle.max``, ``.idle.min``, ``.max``, ``.pending_requests`` and ``.timeouts``.
-    ``.wait_time``, ``.create_time`` and ``.use_time`` are no histograms, which only the program itself could fill, but
-    counters of seconds, each with a counter of how many times there were, as ``.wait_time.count``. Pools that do not
-    lead to databases have the same under ``gcpool.connection``.
+    ``.wait_time``, ``.create_time`` and ``.use_time`` are not histograms, which only the program itself could fill, but
+    counters of seconds, each with a counter of events, such as ``.wait_time.count``. Pools that do not lead to
+    databases have the same under ``gcpool.connection``.
 
-    The pool is held weakly. Pools of one name are summed. Of a closed pool no gauges are exported; the counters keep
-    what it has counted, so they never fall while a pool of its name is open. Without one, nothing of that name is
-    exported; the last 100 such names go on from there with their next pool.
+    The pool is held weakly. Pools of the same name are summed. A closed pool has no gauges; the counters keep what it
+    has counted, so they never fall while a pool of its name is open. When none is open, nothing of that name is
+    exported; the counters of the last 100 such names continue with the next pool of the name.
 
     :param pool: the pool
     :param meter_provider: None for the global one, which may be set later
-    :param database: whether the pool's connections lead to a database; None to tell by the manager: those of
+    :param database: whether the pool's connections lead to a database; None to decide by the manager: those of
         ``gcpool.contrib`` for databases and Redis do
-    :raises TypeError: when it is no pool, or ``database`` is no bool
-    :raises ValueError: when the pool is closed, or is exported to this provider already
+    :raises TypeError: when it is not a pool, or ``database`` is not a bool
+    :raises ValueError: when the pool is closed, or is already exported to this provider
     """
     found = checked_pool(pool)
     if not isinstance(database, bool | None):
@@ -63,7 +63,7 @@ def instrument(pool: Any, meter_provider: MeterProvider | None = None, *, databa
     with _lock:
         exporters = _exporters_for(provider, meter_provider is None)
         if any(found in exporter for exporter in exporters.values()):
-            raise ValueError(f'pool={pool!r}: it is exported to this meter provider already')
+            raise ValueError(f'pool={pool!r}: it is already exported to this meter provider')
         prefix = DATABASES if leads_to_database else OTHERS
         if prefix not in exporters:
             exporters[prefix] = _Exporter(prefix, provider)
@@ -78,7 +78,7 @@ def instrument(pool: Any, meter_provider: MeterProvider | None = None, *, databa
 
 
 def uninstrument(pool: Any) -> None:
-    """Export a pool no more, to whichever provider. Does nothing if it is not exported.
+    """Stop exporting a pool, to any provider. Does nothing if it is not exported.
 
     The counters of other pools of its name keep what it has counted until then.
     """
@@ -90,7 +90,7 @@ def uninstrument(pool: Any) -> None:
 
 
 def _leads_to_database(pool: Any) -> bool:
-    # A user's subclass is what the manager of gcpool.contrib is that it is derived from.
+    # A user's subclass counts as the manager of gcpool.contrib from which it is derived.
     modules = (kind.__module__ for kind in type(pool._manager).__mro__)  # noqa: SLF001
     package, _, module = next((name for name in modules if name.startswith('gcpool.')), '').rpartition('.')
     return package == 'gcpool.psycopg_pool' or (package == 'gcpool.contrib' and module not in _NO_DATABASES)
@@ -108,9 +108,9 @@ class _Exporter(Selection):
         gauge, counter = meter.create_observable_up_down_counter, meter.create_observable_counter
         for make, name, unit, text, read in (
             (gauge, 'count', '{connection}', 'Connections by state', self._connections),
-            (gauge, 'idle.max', '{connection}', 'How many may be idle', _value_of('total_max_size')),
-            (gauge, 'idle.min', '{connection}', 'How many idle ones are kept', _value_of('min_idle')),
-            (gauge, 'max', '{connection}', 'How many connections there may be', _value_of('total_max_size')),
+            (gauge, 'idle.max', '{connection}', 'Maximum number of idle connections', _value_of('total_max_size')),
+            (gauge, 'idle.min', '{connection}', 'Number of idle connections that are kept', _value_of('min_idle')),
+            (gauge, 'max', '{connection}', 'Maximum number of connections', _value_of('total_max_size')),
             (gauge, 'pending_requests', '{request}', 'Acquires that wait', _value_of('waiting')),
             (counter, 'timeouts', '{timeout}', 'Acquires whose timeout expired', _value_of('timeouts')),
         ):
@@ -152,7 +152,7 @@ def _count_of(key: str) -> _Read:
 
 # A signal handler may instrument a pool while its thread does.
 _lock = threading.RLock()
-# By the prefix. The instruments of the global provider are made once, be it set before that or later.
+# By the prefix. The instruments of the global provider are made once, whether it is set before that or later.
 _global_exporters: dict[str, _Exporter] = {}
 _exporters: 'weakref.WeakKeyDictionary[MeterProvider, dict[str, _Exporter]]' = weakref.WeakKeyDictionary()
 

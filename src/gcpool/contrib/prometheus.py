@@ -1,7 +1,6 @@
 """Metrics for Prometheus, by ``prometheus_client`` (extra ``prometheus``).
 
-A collector reads what the pools count anyway, when Prometheus asks: neither an acquire nor a release does anything for
-it.
+A collector reads what the pools count anyway, when Prometheus asks: acquires and releases do nothing for it.
 """
 
 import math
@@ -43,7 +42,7 @@ _COUNTERS = {
 }
 # The histograms, by the names that get_stats() has for them.
 _HISTOGRAMS = {
-    'wait': ('acquire_wait_seconds', 'How long acquires waited that found no connection ready'),
+    'wait': ('acquire_wait_seconds', 'How long acquires that found no connection ready have waited'),
     'create': ('create_seconds', 'How long attempts to connect took'),
     'use': ('use_seconds', 'How long connections were in use'),
 }
@@ -52,16 +51,16 @@ _HISTOGRAMS = {
 class PoolCollector(Collector):
     """Exports the figures of pools, for threads and for asyncio.
 
-    Pools are held weakly. Those of one name are summed. Of a pool that is closed no gauges are exported; counters and
-    histograms keep what it has counted, so they never fall while a pool of its name is open. Without one, nothing of
-    that name is exported; the last 100 such names go on from there with their next pool.
+    Pools are held weakly. Those of the same name are summed. A closed pool has no gauges; counters and histograms keep
+    what it has counted, so they never fall while a pool of its name is open. When none is open, nothing of that name is
+    exported; the counters of the last 100 such names continue with the next pool of the name.
 
     :param pools: the pools; if none is given, all pools of the process, also those that are built later
-    :param registry: where it registers itself; None for nowhere, so that the caller can
-    :param endpoints: whether connections and waiting acquires are exported for each endpoint, at most 100 of a pool:
-        the others together are ``other``. Each endpoint makes six time series.
-    :raises TypeError: when what is given is no pool
-    :raises ValueError: when a pool is closed, or given twice; when the registry has such a collector already
+    :param registry: where the collector registers itself; None leaves that to the caller
+    :param endpoints: whether connections and waiting acquires are exported for each endpoint, at most 100 per pool: the
+        others are summed as ``other``. Each endpoint makes six time series.
+    :raises TypeError: when an argument is not a pool
+    :raises ValueError: when a pool is closed, or given twice; when the registry already has such a collector
     """
 
     def __init__(self, *pools: Any, registry: CollectorRegistry | None = REGISTRY, endpoints: bool = False):
@@ -78,18 +77,18 @@ class PoolCollector(Collector):
                 registry.register(self)
             except ValueError as exc:
                 raise ValueError(
-                    'the registry has a PoolCollector already: expected one for all pools, as PoolCollector() is, or '
+                    'the registry already has a PoolCollector: expected one for all pools, such as PoolCollector(), or '
                     'a call of its add(pool)'
                 ) from exc
 
     def add(self, pool: Any) -> None:
         """Export one more pool.
 
-        :raises TypeError: when it is no pool
-        :raises ValueError: when it is closed, or exported already
+        :raises TypeError: when it is not a pool
+        :raises ValueError: when it is closed, or already exported
         """
         if not self._selection.add(checked_pool(pool)) or isinstance(self._pools, AllPools):
-            raise ValueError(f'pool={pool!r}: this collector exports it already')
+            raise ValueError(f'pool={pool!r}: this collector already exports it')
 
     def describe(self) -> Iterable[Metric]:
         """The metrics without their values: registering a collector does not read any pool."""
@@ -136,7 +135,7 @@ class PoolCollector(Collector):
                 labels=['pool', *self._endpoint_labels, 'state'],
             ),
             'max_connections': GaugeMetricFamily(
-                f'{_PREFIX}_max_connections', 'How many connections the pool may have', labels=['pool']
+                f'{_PREFIX}_max_connections', 'Maximum number of connections of the pool', labels=['pool']
             ),
             'waiting': GaugeMetricFamily(
                 f'{_PREFIX}_waiting', 'Acquires that wait', labels=['pool', *self._endpoint_labels]
@@ -153,15 +152,15 @@ class PoolCollector(Collector):
 
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    """The buckets as Prometheus wants them: each with those below it."""
+    """The buckets as Prometheus expects them: each includes those below it."""
     bounds = ('+Inf' if bound == math.inf else repr(bound) for bound in histogram.bounds)
     return list(zip(bounds, map(float, accumulate(histogram.counts)), strict=True))
 
 
 class _Labels:
-    """Which endpoints of a pool stand alone: the first 100, for as long as the pool knows them.
+    """The endpoints of a pool with labels of their own: the first 100, for as long as the pool knows them.
 
-    Not the busiest: time series that come and go with each scrape would be of no use, and would be without number.
+    Not the busiest: time series that come and go with each scrape would be useless, and their number unlimited.
     """
 
     def __init__(self) -> None:

@@ -28,7 +28,7 @@ except ModuleNotFoundError as exc:
 except ImportError as exc:
     raise ImportError(
         'gcpool.contrib.psycopg needs psycopg with libpq: pip install "gcpool[psycopg]" "psycopg[binary]", or install '
-        "libpq by the system's packages",
+        "libpq with the system's packages",
         name='psycopg',
     ) from exc
 
@@ -79,8 +79,8 @@ class ConnectionManager(ManagerBase[_ConnT], BaseConnectionManager[_EndpointT, _
     :param conninfo: how to reach each endpoint (any hashable; often a name for the database): a mapping of endpoints to
         connection strings, or to mappings of the parameters of :py:meth:`psycopg.Connection.connect`, or to callables
         that receive the endpoint and return either; or one such callable for all. It is looked up or called at each
-        connect, so endpoints may be added and credentials change. For one place alone, a connection string, or a dict
-        of its parameters: its endpoint is ``'default'``, and also that of calls that name none (``default_endpoint``).
+        connect, so endpoints may be added and credentials change. For a single place, a connection string, or a dict of
+        its parameters: its endpoint is ``'default'``, also for calls that name none (``default_endpoint``).
     :param kwargs: parameters of :py:meth:`psycopg.Connection.connect` for every endpoint (``conninfo`` has precedence)
     :param connection_class: the class whose ``connect`` is called: psycopg's own, or a subclass of it
     :param configure: called with each new connection; it must leave no transaction open. Its waits for the server are
@@ -89,7 +89,7 @@ class ConnectionManager(ManagerBase[_ConnT], BaseConnectionManager[_EndpointT, _
         server has closed the connection; this does not notice a dead server behind a proxy that keeps the connection
         open.
     :param rollback_timeout: seconds that a release may wait for the server (the rollback of an open transaction, or the
-        full reset with ``configure``) before the connection is closed; None for no limit but that of TCP
+        full reset with ``configure``) before the connection is closed; None for no limit except that of TCP
     :param reset: what a release undoes at the server: ``'rollback'`` an open transaction, ``'full'`` everything that a
         session can carry: also role and session user, settings (``SET``), temporary tables, ``LISTEN``, advisory locks,
         cursors, prepared statements with psycopg's cache of them, and adapters; one round trip at each release. What
@@ -204,7 +204,7 @@ class ConnectionManager(ManagerBase[_ConnT], BaseConnectionManager[_EndpointT, _
             until psycopg ends it; the next one to the same endpoint waits for that, so that the server does not see
             more connections than the pool allows.
         :raise gcpool.exceptions.ConnectTimeout: the timeout expired
-        :raise gcpool.exceptions.ConnectError: the connection cannot be made; a :py:exc:`psycopg.OperationalError`, too
+        :raise gcpool.exceptions.ConnectError: the connection cannot be made; also a :py:exc:`psycopg.OperationalError`
         :raise gcpool.exceptions.UnknownEndpoint: the endpoint is not in ``conninfo``
         :raise TypeError: ``configure`` has returned an awaitable
         """
@@ -272,7 +272,7 @@ class ConnectionManager(ManagerBase[_ConnT], BaseConnectionManager[_EndpointT, _
             if is_at_work(conn):
                 locked = take_from_user(conn, session, seconds)
             session.hold(conn)
-            # The good-bye is sent without waiting.
+            # The message that ends the session is sent without waiting.
             conn.close()
         finally:
             session.leave(conn)
@@ -284,10 +284,10 @@ class ConnectionManager(ManagerBase[_ConnT], BaseConnectionManager[_EndpointT, _
                 wait_for_end(held, session.goodbye_time(seconds))
 
     def check_aliveness(self, endpoint: _EndpointT, conn: _ConnT, timeout: float | None = None) -> bool:
-        """Tell whether a connection is open, and in its initial state. Without ``ping``, asks only the kernel.
+        """Return whether a connection is open, and in its initial state. Without ``ping``, asks only the kernel.
 
         :param endpoint: the endpoint of the connection
-        :param conn: the connection; not trusted unless no transaction is open
+        :param conn: the connection; fit only if no transaction is open
         :param timeout: seconds that the answer may take, used only with ``ping``: a connection that does not answer is
             closed. Without ``ping`` nothing waits.
         """
@@ -308,7 +308,7 @@ class ConnectionManager(ManagerBase[_ConnT], BaseConnectionManager[_EndpointT, _
         return True
 
     def is_broken(self, endpoint: _EndpointT, conn: _ConnT, exc: BaseException) -> bool:
-        """Tell whether a connection is lost, in the middle of something, or useless after its user's block raised.
+        """Return whether a connection is lost, in the middle of something, or useless after its user's block raised.
 
         :param endpoint: the endpoint of the connection
         :param conn: the connection
@@ -359,6 +359,6 @@ def _check_not_awaitable(returned: object) -> None:
 
 
 def _close(conn: Connection[Any]) -> None:
-    # The good-bye is sent without waiting.
+    # The message that ends the session is sent without waiting.
     conn.close()
     conn.pgconn.finish()

@@ -101,13 +101,13 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, Connection
     :param dsn_params: for each endpoint (a name for the database, chosen freely) the parameters of
         :py:func:`psycopg2.connect`, or a DSN, or a callable that receives the endpoint and returns either; or one such
         callable for all. It is looked up or called at each connect, so endpoints may be added and credentials change.
-        For one place alone, a DSN, or a dict of its parameters: its endpoint is ``'default'``, and also that of calls
-        that name none (``default_endpoint``).
+        For a single place, a DSN, or a dict of its parameters: its endpoint is ``'default'``, also for calls that name
+        none (``default_endpoint``).
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection; this does not notice a dead server behind a proxy that keeps the connection
         open.
     :param rollback_timeout: seconds that a release may wait for the server (the rollback of an open transaction, or the
-        full reset) before the connection is closed, None for no limit but that of TCP
+        full reset) before the connection is closed, None for no limit except that of TCP
     :param reset: what a release undoes: ``'rollback'`` an open transaction, ``'full'`` everything that a session can
         carry: also role and session user, settings (``SET``), temporary tables, ``LISTEN``, advisory locks, cursors and
         prepared statements at the server, and of the connection ``autocommit``, the isolation level, ``readonly``,
@@ -150,7 +150,7 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, Connection
     # a wait callback. Then psycopg2 closes the connection, or its status is that of a running statement.
 
     def is_refusal(self, endpoint: DbEndpoint, exc: BaseException) -> bool:
-        """Tell whether a connect failed because the server has no connection left, for anybody or for this user.
+        """Return whether a connect failed because the server has no connection left, for any user or for this one.
 
         :param endpoint: the endpoint of the attempt
         :param exc: what ``create`` raised. libpq passes on the server's message, but not its code: if the server's
@@ -168,7 +168,7 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, Connection
             abandoned attempt continues there until libpq ends it; the next one to the same endpoint waits for that, so
             that the server does not see more connections than the pool allows.
         :raise gcpool.exceptions.ConnectTimeout: the timeout expired
-        :raise gcpool.exceptions.ConnectError: the connection cannot be made; a :py:exc:`psycopg2.OperationalError`, too
+        :raise gcpool.exceptions.ConnectError: the connection cannot be made; also a :py:exc:`psycopg2.OperationalError`
         :raise gcpool.exceptions.UnknownEndpoint: the endpoint is not in ``dsn_params``
         """
         session = _Session(self._generations.latest(endpoint))
@@ -239,10 +239,10 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, Connection
             conn.close()
 
     def check_aliveness(self, endpoint: DbEndpoint, conn: Connection, timeout: float | None = None) -> bool:
-        """Tell whether a connection is open. Leaves no transaction open, and without ``ping`` asks only the kernel.
+        """Return whether a connection is open. Leaves no transaction open, and without ``ping`` asks only the kernel.
 
         :param endpoint: a key of ``dsn_params``
-        :param conn: the connection; not trusted unless no transaction is open
+        :param conn: the connection; fit only if no transaction is open
         :param timeout: seconds that the answer may take, used only with ``ping``: a connection that does not answer is
             closed. Without ``ping`` nothing waits.
         """
@@ -260,7 +260,7 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, Connection
             raise
 
     def is_broken(self, endpoint: DbEndpoint, conn: Connection, exc: BaseException) -> bool:
-        """Tell whether a connection is lost, busy with a statement, or useless after its user's block raised.
+        """Return whether a connection is lost, busy with a statement, or useless after its user's block raised.
 
         :param endpoint: a key of ``dsn_params``
         :param conn: the connection
@@ -283,7 +283,7 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, Connection
         return False
 
     def on_release(self, endpoint: DbEndpoint, conn: Connection) -> object:
-        """Roll back the transaction that the user left open, no round trip if there is none; with ``reset='full'`` undo
+        """Roll back the transaction that the user left open; no round trip if there is none. ``reset='full'`` undoes
         all.
 
         :param endpoint: a key of ``dsn_params``

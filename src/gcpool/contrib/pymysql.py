@@ -51,23 +51,23 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
 
     :param params: for each endpoint (a name for the database, chosen freely) the parameters of
         :py:func:`pymysql.connect`; looked up at each connect, so endpoints may be added later. Or, for credentials that
-        change, a callable that is called with the endpoint at each connect and returns the parameters. Or a dict of
-        the parameters of one place alone: its endpoint is ``'default'``, and also that of calls that name none
+        change, a callable that is called with the endpoint at each connect and returns the parameters. Or, for a single
+        place, a dict of its parameters: its endpoint is ``'default'``, also for calls that name none
         (``default_endpoint``).
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection; this does not notice a dead server behind a proxy that keeps the connection
         open.
-    :param close_timeout: seconds that the server may take to end a statement that it is still running when its
-        connection is closed: by ``KILL``, sent over another connection. 0: none is sent. None for no limit.
-    :param reset: ``'rollback'`` for what is said above; ``'full'`` to undo everything that a session can carry when it
+    :param close_timeout: seconds that ending a statement that is still running when its connection is closed may take,
+        by a ``KILL`` over another connection. 0 sends no ``KILL``; None for no limit.
+    :param reset: ``'rollback'`` for the behaviour above; ``'full'`` to undo everything that a session can carry when it
         is returned, by ``COM_RESET_CONNECTION`` and what the parameters set, in one round trip
     :param rollback_timeout: seconds that the rollback, or the reset, may take when a connection is returned, before the
-        connection is closed; None for no limit but ``read_timeout`` in the parameters
-    :param broken_codes: numbers of the server's errors after which a connection is closed, and older ones to the same
-        endpoint, too, before they are served next
+        connection is closed; None for no limit except ``read_timeout`` in the parameters
+    :param broken_codes: numbers of the server's errors after which a connection is closed, and the endpoint's older
+        connections before they are next served
     :raise TypeError: ``params`` is neither a mapping nor a callable, a time limit is not a number, or ``broken_codes``
         is not a collection of numbers
-    :raise ValueError: ``reset`` is another word, or a time limit is less than 0
+    :raise ValueError: ``reset`` has another value, or a time limit is less than 0
     """
 
     _ERROR = err.MySQLError
@@ -88,7 +88,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
         # Only one control connection at a time per endpoint: that of the first in its queue. And per process, because a
         # forked child does not have the threads. The queues are dicts, whose pop() is atomic.
         self._queues: dict[tuple[Hashable, int], dict[Latch, None]] = {}
-        # Now and not in the first acquires, whose time it would take.
+        # Loaded now, because it would take the time of the first acquires.
         default_tls()
 
     def create(self, endpoint: DbEndpoint, timeout: float | None = None) -> Connection:
@@ -135,8 +135,8 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
     def dispose(self, endpoint: DbEndpoint, conn: Connection, timeout: float | None = None) -> None:
         """Close a connection, without waiting for the server unless a statement is running.
 
-        In that case the server is told to end the statement, and this returns when the server has ended the session, or
-        the time is over.
+        In that case the statement is killed, and this returns when the server has ended the session, or the timeout
+        expires.
 
         :param endpoint: a key of ``params``
         :param conn: the connection; if its user waits for an answer (a pool can be closed while it is in use), the
@@ -168,7 +168,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
             # Atomic: other threads may enter the queue and leave it.
             while (first := list(queue)[0]) is not is_over:  # noqa: RUF015
                 if not first.wait(seconds_until(deadline)):
-                    raise TimeoutError('others are being ended')
+                    raise TimeoutError('other sessions are being ended')
             params = to_params(look_up(self._params, endpoint, 'params'), endpoint, 'params')
             control = Connection(**{**control_params(params), 'defer_connect': True})
             answered = False
@@ -194,7 +194,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
             is_over.set()
 
     def check_aliveness(self, endpoint: DbEndpoint, conn: Connection, timeout: float | None = None) -> bool:
-        """Tell whether a connection is open, and the server has sent nothing unasked.
+        """Return whether a connection is open, and the server has sent nothing unsolicited.
 
         :param endpoint: a key of ``params``
         :param conn: the connection; closed after a check that took too long
@@ -206,7 +206,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
         return not self._ping or _answers(conn, time_to_answer(timeout))
 
     def on_release(self, endpoint: DbEndpoint, conn: Connection) -> object:
-        """Roll back the transaction that the user left open and restore autocommit; no round trip if nothing is to do.
+        """Roll back the transaction that the user left open and restore autocommit, without a round trip if possible.
 
         After a statement that failed in autocommit mode the server is asked (``COM_PING``) about its state. With
         ``reset='full'`` the whole session is reset to its initial state. Waiting for the server is limited by
@@ -240,7 +240,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
         return ROLLED_BACK if left_open else None
 
     def is_broken(self, endpoint: DbEndpoint, conn: Connection, exc: BaseException) -> bool:
-        """Tell whether a connection is lost, or in the middle of a statement, after its user's block raised.
+        """Return whether a connection is lost, or in the middle of a statement, after its user's block raised.
 
         :param endpoint: a key of ``params``
         :param conn: the connection
@@ -252,7 +252,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
 
 
 def _raise_not_connected(endpoint: DbEndpoint, exc: Exception, conn: Connection, limit: float, deadline: float) -> None:
-    """Raise the user's error for a failed connect; return if the error is of no known kind."""
+    """Raise the user's error for a failed connect; return if the error is of an unknown kind."""
     for error in errors_in(exc):
         origin = None
         if isinstance(error, err.MySQLError):

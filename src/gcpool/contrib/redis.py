@@ -41,7 +41,8 @@ except ModuleNotFoundError as exc:
 
 if int(redis.__version__.partition('.')[0]) < 8:
     raise ImportError(
-        f'gcpool.contrib.redis needs redis >= 8, and finds {redis.__version__}: pip install --upgrade "gcpool[redis]"',
+        f'gcpool.contrib.redis needs redis >= 8, but {redis.__version__} is installed: '
+        'pip install --upgrade "gcpool[redis]"',
         name='redis',
     )
 
@@ -83,7 +84,7 @@ AsyncEndpoints = (
 #: What redis-py raises for invalid parameters, for some of them (an encoding) only when it connects.
 _BAD_ARGUMENTS = (*BAD_PARAMS, AttributeError, LookupError)
 
-# What a server says that has reached its maxclients.
+# The error of a server that has reached its maxclients.
 _REFUSAL = 'max number of clients reached'
 
 #: One of redis-py's connections, which knows whether it is fit for the next user.
@@ -138,7 +139,7 @@ class _ManagerBase(OnePlace):
         self._servers = Servers(check_codes(broken_codes, str))
 
     def is_refusal(self, endpoint: Any, exc: BaseException) -> bool:
-        """Tell whether a connect failed because the server has reached its ``maxclients``.
+        """Return whether a connect failed because the server has reached its ``maxclients``.
 
         :param endpoint: the endpoint of the attempt
         :param exc: what ``create`` raised
@@ -164,29 +165,27 @@ class RedisConnectionManager(_ManagerBase, SyncConnectionManager[RedisEndpoint, 
     also unfit when a pipeline or a pubsub of its client (:py:func:`client_of`) still has it, or, once it is idle, the
     client itself, because its release was skipped.
 
-    An error reply may tell that a connection is useless although it is alive, such as READONLY after a failover: then
-    it is closed when it is returned, and so are the endpoint's older connections, in whatever order they are next
-    served or returned.
+    An error reply may mean that a connection is useless although it is alive, such as READONLY after a failover: then
+    it is closed when it is returned, and the endpoint's older connections when they are next served or returned.
 
     :param endpoints: for each endpoint (a name, chosen freely) a URL such as ``redis://user:password@host:6379/0``
         (``rediss://`` for TLS, ``unix://`` for a Unix socket) or the parameters of :py:class:`redis.Connection`; these
         may include ``url``, ``ssl=True``, ``path`` of a Unix socket, ``connection_class``. Or, for credentials that
         change, a function that receives the endpoint and returns one of these; it is called at each connect, and raises
-        KeyError for an unknown endpoint. Or, for one place alone, a URL, or a dict of its parameters with ``host``,
-        ``port`` or ``path``: its endpoint is ``'default'``, and also that of calls that name none
-        (``default_endpoint``).
+        KeyError for an unknown endpoint. Or, for a single place, a URL, or a dict of its parameters with ``host``,
+        ``port`` or ``path``: its endpoint is ``'default'``, also for calls that name none (``default_endpoint``).
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the socket is asked whether the
         server has closed it; this does not notice a dead server behind a proxy that keeps the connection open.
     :param reset: 'rollback' closes a connection whose session is not as the handshake left it. 'full' keeps it: when a
         connection on which commands were sent is returned, it sends RESET and the commands of the handshake, in one
-        round trip, so the next user gets a clean session. It takes Redis 6.2. What RESET does not undo (subscriptions,
+        round trip, so the next user gets a clean session. It needs Redis 6.2. What RESET does not undo (subscriptions,
         MONITOR, CLIENT REPLY and NO-EVICT, unread replies) closes the connection with 'full', too.
     :param reset_timeout: seconds that the round trip of 'full' may take, None for what ``socket_timeout`` allows; then
         the connection is closed
     :param broken_codes: the error codes (a reply's first word) that make a connection useless, in place of
         ``BROKEN_CODES``: LOADING, MASTERDOWN, READONLY, UNBLOCKED
-    :raise TypeError: a parameter is of another type
-    :raise ValueError: ``reset`` is another word, or ``reset_timeout`` is negative or NaN
+    :raise TypeError: a parameter has a wrong type
+    :raise ValueError: ``reset`` has another value, or ``reset_timeout`` is negative or NaN
     """
 
     def __init__(
@@ -241,7 +240,7 @@ class RedisConnectionManager(_ManagerBase, SyncConnectionManager[RedisEndpoint, 
         pooled(conn).end(timeout)
 
     def check_aliveness(self, endpoint: RedisEndpoint, conn: Connection, timeout: float | None = None) -> bool:
-        """Tell whether a connection is open and has nothing left to read. Without ``ping`` nothing is sent.
+        """Return whether a connection is open and has nothing left to read. Without ``ping`` nothing is sent.
 
         :param endpoint: a key of ``endpoints``
         :param conn: the connection
@@ -268,7 +267,7 @@ class RedisConnectionManager(_ManagerBase, SyncConnectionManager[RedisEndpoint, 
                 raise _not_reset(self, endpoint, exc) from exc
 
     def is_broken(self, endpoint: RedisEndpoint, conn: Connection, exc: BaseException) -> bool:
-        """Tell whether the connection is unfit, or ``exc`` is of a kind that a lost connection raises.
+        """Return whether the connection is unfit, or ``exc`` is of a kind that a lost connection raises.
 
         :param endpoint: a key of ``endpoints``
         :param conn: the connection
@@ -278,17 +277,17 @@ class RedisConnectionManager(_ManagerBase, SyncConnectionManager[RedisEndpoint, 
 
 
 class AsyncRedisConnectionManager(_ManagerBase, AsyncConnectionManager[RedisEndpoint, AsyncConnection]):
-    """Makes connections for asyncio with redis-py. See :py:class:`RedisConnectionManager` for what makes one unfit.
+    """Makes connections for asyncio with redis-py. See :py:class:`RedisConnectionManager` for when one is unfit.
 
     :param endpoints: as there, but the function may also be a coroutine function
     :param ping: ask the server at each aliveness check (a round trip)
-    :param close_timeout: seconds that closing may take to send what is still to be sent (then the connection is
-        aborted); the server has another 0.1 s to close its side. None for no limit on the former.
+    :param close_timeout: seconds that sending unsent data may take when a connection is closed (then it is aborted);
+        the server has another 0.1 s to close its side. None for no limit on the former.
     :param reset: as there
     :param reset_timeout: as there
     :param broken_codes: as there
-    :raise TypeError: a parameter is of another type
-    :raise ValueError: ``close_timeout`` or ``reset_timeout`` is negative or NaN, or ``reset`` is another word
+    :raise TypeError: a parameter has a wrong type
+    :raise ValueError: ``close_timeout`` or ``reset_timeout`` is negative or NaN, or ``reset`` has another value
     """
 
     def __init__(
@@ -337,7 +336,7 @@ class AsyncRedisConnectionManager(_ManagerBase, AsyncConnectionManager[RedisEndp
         await async_pooled(conn).end(self._close_timeout)
 
     async def check_aliveness(self, endpoint: RedisEndpoint, conn: AsyncConnection) -> bool:
-        """Tell whether a connection is open and has nothing left to read. Without ``ping`` nothing is sent.
+        """Return whether a connection is open and has nothing left to read. Without ``ping`` nothing is sent.
 
         If cancelled half-way, as by ``check_timeout``, the connection is closed.
 
@@ -365,7 +364,7 @@ class AsyncRedisConnectionManager(_ManagerBase, AsyncConnectionManager[RedisEndp
                 raise _not_reset(self, endpoint, exc) from exc
 
     async def is_broken(self, endpoint: RedisEndpoint, conn: AsyncConnection, exc: BaseException) -> bool:
-        """Tell whether the connection is unfit, or ``exc`` is of a kind that a lost connection raises.
+        """Return whether the connection is unfit, or ``exc`` is of a kind that a lost connection raises.
 
         :param endpoint: a key of ``endpoints``
         :param conn: the connection
@@ -375,7 +374,7 @@ class AsyncRedisConnectionManager(_ManagerBase, AsyncConnectionManager[RedisEndp
 
 
 def _is_lost(exc: BaseException) -> bool:
-    """Tell whether what a block raised is, or contains, or was raised from, an error that a lost connection raises."""
+    """Return whether what a block raised is, contains, or was raised from, an error that a lost connection raises."""
     return any(
         isinstance(error, (redis.ConnectionError, redis.TimeoutError)) and not isinstance(error, _NOT_LOST)
         for error in errors_in(exc)

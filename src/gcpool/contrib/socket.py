@@ -74,11 +74,11 @@ class SocketAlivenessCheckingMixin(Generic[EndpointT]):
     """Finds out whether a plain stream socket is alive (see the module)."""
 
     def check_aliveness(self, endpoint: EndpointT, conn: socket.socket, timeout: float | None = None) -> bool:
-        """Tell whether the peer has neither closed nor reset the connection. One system call if it is idle.
+        """Return whether the peer has neither closed nor reset the connection. One system call if it is idle.
 
         :param endpoint: the endpoint of the connection
         :param conn: the socket
-        :param timeout: not needed, this never waits
+        :param timeout: not used: this never waits
         """
         return socket_is_alive(conn)
 
@@ -88,7 +88,7 @@ class SocketAlivenessCheckingMixin(Generic[EndpointT]):
     def is_broken(self, endpoint: EndpointT, conn: socket.socket, exc: BaseException) -> bool:
         """Return True, so that the connection is not served again: after any exception a request may be outstanding.
 
-        A program that knows its protocol can tell otherwise, and overrides this.
+        Override this if the protocol shows whether one is outstanding.
 
         :param endpoint: the endpoint of the connection
         :param conn: the socket
@@ -101,18 +101,18 @@ class SslSocketAlivenessCheckingMixin(Generic[EndpointT]):
     """Finds out whether a TLS socket is alive (see the module)."""
 
     def check_aliveness(self, endpoint: EndpointT, conn: tls.SSLSocket, timeout: float | None = None) -> bool:
-        """Tell whether the peer has neither closed nor reset the connection, nor said ``close_notify``.
+        """Return whether the peer has neither closed nor reset the connection, nor sent ``close_notify``.
 
         :param endpoint: the endpoint of the connection
         :param conn: the socket
-        :param timeout: not needed, this never waits
+        :param timeout: not used: this never waits
         """
         return tls_socket_is_alive(conn)
 
     def is_broken(self, endpoint: EndpointT, conn: tls.SSLSocket, exc: BaseException) -> bool:
         """Return True, so that the connection is not served again: after any exception a request may be outstanding.
 
-        A program that knows its protocol can tell otherwise, and overrides this.
+        Override this if the protocol shows whether one is outstanding.
 
         :param endpoint: the endpoint of the connection
         :param conn: the socket
@@ -130,7 +130,7 @@ class TcpSocketConnectionManager(
     def normalize(self, endpoint: TcpEndpoint) -> TcpEndpoint:
         """Return the normal spelling of an endpoint: with the port as an int.
 
-        :param endpoint: as it was asked for
+        :param endpoint: as the caller wrote it
         :return: the endpoint itself if it has that spelling, or if it is invalid (``create`` raises then)
         """
         normal: TcpEndpoint = normal_tcp_endpoint(endpoint)
@@ -144,8 +144,8 @@ class TcpSocketConnectionManager(
             time to answer
         :return: a connected socket with the default timeout (:py:func:`socket.getdefaulttimeout`)
         :raise ConnectTimeout: the timeout expired
-        :raise ConnectError: the connection cannot be made (also the system's OSError), or ``endpoint`` is something
-            else (a TypeError, or a ValueError for a port out of range)
+        :raise ConnectError: the connection cannot be made (also the system's OSError), or ``endpoint`` is invalid (a
+            TypeError, or a ValueError for a port out of range)
         """
         family, address = split_tcp_endpoint(endpoint)
         try:
@@ -158,7 +158,7 @@ class TcpSocketConnectionManager(
 
         :param endpoint: the endpoint of the connection
         :param conn: the socket
-        :param timeout: not needed, this never waits
+        :param timeout: not used: this never waits
         """
         shut_down(conn)
         conn.close()
@@ -186,14 +186,14 @@ class SslSocketConnectionManager(
         A final dot is dropped unless it is the name's only dot (the resolver completes ``db`` by its search list, but
         not ``db.``). The certificate is checked for the name without it.
 
-        :param endpoint: as it was asked for
+        :param endpoint: as the caller wrote it
         :return: the endpoint itself if it has that spelling, or if it is invalid (``create`` raises then)
         """
         normal: SslEndpoint = normal_host_endpoint(endpoint)
         return normal
 
     def create(self, endpoint: SslEndpoint, timeout: float | None = None) -> tls.SSLSocket:
-        """Resolve the host name, connect to its addresses in turn until one answers, and shake hands.
+        """Resolve the host name, connect to its addresses in turn until one answers, and do the TLS handshake.
 
         :param endpoint: host name (or an address as a string) and port
         :param timeout: seconds that all of this may take together, None for the system's limit on connecting and none
@@ -203,8 +203,7 @@ class SslSocketConnectionManager(
         :raise ConnectTimeout: the timeout expired
         :raise ConnectError: the connection cannot be made (also an OSError of the cause's class:
             :py:class:`socket.gaierror` if the name does not resolve, :py:class:`ssl.SSLError` if the handshake fails),
-            or ``endpoint`` is something else (a TypeError, or a ValueError for a port out of range or an invalid host
-            name)
+            or ``endpoint`` is invalid (a TypeError, or a ValueError for a port out of range or an invalid host name)
         """
         hostname, port = split_host_endpoint(endpoint)
         deadline = deadline_after(timeout)
@@ -226,12 +225,12 @@ class SslSocketConnectionManager(
     def dispose(self, endpoint: SslEndpoint, conn: tls.SSLSocket, timeout: float | None = None) -> None:
         """Shut the TCP connection down and close it; a thread that still waits on it wakes up.
 
-        No ``close_notify`` is sent: a pool closed at short notice also disposes of connections that another thread is
-        using, and OpenSSL allows only one thread at a time on a connection.
+        No ``close_notify`` is sent: a pool closed at short notice also closes connections that another thread is using,
+        and OpenSSL allows only one thread at a time on a connection.
 
         :param endpoint: the endpoint of the connection
         :param conn: the socket
-        :param timeout: not needed, this never waits
+        :param timeout: not used: this never waits
         """
         shut_down(conn)
         conn.close()

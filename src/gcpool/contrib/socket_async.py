@@ -53,7 +53,7 @@ class SocketAlivenessCheckingMixin(Generic[EndpointT]):
     """Finds out whether a plain stream socket is alive (see the module)."""
 
     async def check_aliveness(self, endpoint: EndpointT, conn: socket.socket) -> bool:
-        """Tell whether the peer has neither closed nor reset the connection. One system call if it is idle.
+        """Return whether the peer has neither closed nor reset the connection. One system call if it is idle.
 
         :param endpoint: the endpoint of the connection
         :param conn: the socket
@@ -63,7 +63,7 @@ class SocketAlivenessCheckingMixin(Generic[EndpointT]):
     async def is_broken(self, endpoint: EndpointT, conn: socket.socket, exc: BaseException) -> bool:
         """Return True, so that the connection is not served again: after any exception a request may be outstanding.
 
-        A program that knows its protocol can tell otherwise, and overrides this.
+        Override this if the protocol shows whether one is outstanding.
 
         :param endpoint: the endpoint of the connection
         :param conn: the socket
@@ -76,7 +76,7 @@ class StreamAlivenessCheckingMixin(Generic[EndpointT]):
     """Finds out whether a stream, with TLS or without, is alive (see the module)."""
 
     async def check_aliveness(self, endpoint: EndpointT, conn: Stream) -> bool:
-        """Tell whether the peer has neither closed nor reset the connection. At most one system call.
+        """Return whether the peer has neither closed nor reset the connection. At most one system call.
 
         :param endpoint: the endpoint of the connection
         :param conn: reader and writer
@@ -90,7 +90,7 @@ class StreamAlivenessCheckingMixin(Generic[EndpointT]):
     async def is_broken(self, endpoint: EndpointT, conn: Stream, exc: BaseException) -> bool:
         """Return True, so that the connection is not served again: after any exception a request may be outstanding.
 
-        A program that knows its protocol can tell otherwise, and overrides this.
+        Override this if the protocol shows whether one is outstanding.
 
         :param endpoint: the endpoint of the connection
         :param conn: the stream
@@ -108,7 +108,7 @@ class TcpSocketConnectionManager(
     def normalize(self, endpoint: TcpEndpoint) -> TcpEndpoint:
         """Return the normal spelling of an endpoint: with the port as an int.
 
-        :param endpoint: as it was asked for
+        :param endpoint: as the caller wrote it
         :return: the endpoint itself if it has that spelling, or if it is invalid (``create`` raises then)
         """
         normal: TcpEndpoint = normal_tcp_endpoint(endpoint)
@@ -119,8 +119,8 @@ class TcpSocketConnectionManager(
 
         :param endpoint: IP address and port
         :return: a connected non-blocking socket
-        :raise ConnectError: the connection cannot be made (also the system's OSError), or ``endpoint`` is something
-            else (a TypeError, or a ValueError for a port out of range)
+        :raise ConnectError: the connection cannot be made (also the system's OSError), or ``endpoint`` is invalid (a
+            TypeError, or a ValueError for a port out of range)
         """
         family, address = split_tcp_endpoint(endpoint)
         try:
@@ -144,9 +144,9 @@ class TcpStreamConnectionManager(
     """Makes streams to a host name, with TLS if ``ssl`` is given.
 
     :param ssl: the TLS settings, or True for the default ones; None and False mean plain TCP
-    :param close_timeout: seconds that closing may take to send what is still to be sent and, with TLS, to receive the
-        peer's ``close_notify``; then the connection is aborted. None for no limit.
-    :raise TypeError: ``ssl`` is something else, or ``close_timeout`` is not a number
+    :param close_timeout: seconds that closing may take to send unsent data and, with TLS, to receive the peer's
+        ``close_notify``; then the connection is aborted. None for no limit.
+    :raise TypeError: ``ssl`` has another type, or ``close_timeout`` is not a number
     :raise ValueError: ``close_timeout`` is less than 0
     """
 
@@ -163,21 +163,20 @@ class TcpStreamConnectionManager(
         A final dot is dropped unless it is the name's only dot (the resolver completes ``db`` by its search list, but
         not ``db.``). The certificate is checked for the name without it.
 
-        :param endpoint: as it was asked for
+        :param endpoint: as the caller wrote it
         :return: the endpoint itself if it has that spelling, or if it is invalid (``create`` raises then)
         """
         normal: TcpStreamEndpoint = normal_host_endpoint(endpoint)
         return normal
 
     async def create(self, endpoint: TcpStreamEndpoint) -> Stream:
-        """Resolve the host name, connect and, with TLS, shake hands (with the name checked).
+        """Resolve the host name, connect and, with TLS, do the handshake (with the name checked).
 
         :param endpoint: host name (or an address as a string) and port
         :return: reader and writer
         :raise ConnectError: the connection cannot be made (also an OSError of the cause's class:
             :py:class:`socket.gaierror` if the name does not resolve, :py:class:`ssl.SSLError` if the handshake fails),
-            or ``endpoint`` is something else (a TypeError, or a ValueError for a port out of range or an invalid host
-            name)
+            or ``endpoint`` is invalid (a TypeError, or a ValueError for a port out of range or an invalid host name)
         """
         hostname, port = split_host_endpoint(endpoint)
         try:
@@ -192,7 +191,7 @@ class TcpStreamConnectionManager(
             raise_not_connected(endpoint, exc, None)
 
     async def dispose(self, endpoint: TcpStreamEndpoint, conn: Stream) -> None:
-        """Send what is still to be sent and close; abort if that takes longer than ``close_timeout``.
+        """Send unsent data and close; abort if that takes longer than ``close_timeout``.
 
         :param endpoint: the endpoint of the connection
         :param conn: reader and writer
@@ -207,10 +206,10 @@ async def close_socket(sock: socket.socket) -> None:
     """
     try:
         if shut_down(sock):
-            # A pool closed at short notice disposes of connections that are in use. A task that waits in loop.sock_recv
-            # gets the end of the stream, but only if the loop sees it: the kernel forgets a descriptor that is closed
-            # before that, and the task would wait for ever. The loop needs one turn to see the end, one to tell the
-            # task and one to take the descriptor off its list.
+            # A pool closed at short notice closes connections that are in use. A task that waits in loop.sock_recv gets
+            # the end of the stream, but only if the loop sees it: the kernel forgets a descriptor that is closed before
+            # that, and the task would wait for ever. The loop needs one turn to see the end, one to wake the task and
+            # one to take the descriptor off its list.
             for _ in range(3):
                 await asyncio.sleep(0)
     finally:
@@ -218,7 +217,7 @@ async def close_socket(sock: socket.socket) -> None:
 
 
 async def close_stream(stream: Stream, timeout: float | None) -> None:
-    """Close a stream. Neither fails nor hangs if the peer is gone, or does not read what is still to be sent.
+    """Close a stream. Neither fails nor hangs if the peer is gone, or does not read the unsent data.
 
     :param stream: reader and writer
     :param timeout: seconds until the connection is aborted, None for no limit; if the task is cancelled meanwhile the

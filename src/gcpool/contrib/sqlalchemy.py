@@ -38,19 +38,19 @@ class QueuePool(_pools.QueuePool):
 
     :param creator: a function that connects, and returns a DBAPI connection; ``create_engine`` passes it
     :param pool_size: the number of idle connections that are kept; 0 for no limit, also for the connections in use
-    :param max_overflow: how many connections there may be beyond ``pool_size``; -1 for no limit. Those are closed when
-        they are returned, unless an acquire waits for one.
-    :param timeout: seconds that a checkout waits at most for another one's connection; None for no limit. Connecting
+    :param max_overflow: maximum number of connections beyond ``pool_size``; -1 for no limit. Those are closed when they
+        are returned, unless an acquire waits for one.
+    :param timeout: seconds that a checkout waits at most for a connection to be returned; None for no limit. Connecting
         does not count.
     :param use_lifo: whether the connection returned last is served first, so that those that are not needed stay unused
     :param keep_idle: False to keep no idle connections, as ``sqlalchemy.pool.NullPool`` keeps none: a connection that
-        is returned is closed, unless an acquire waits for one. ``pool_size`` and ``max_overflow`` still limit how many
-        there are.
+        is returned is closed, unless an acquire waits for one. ``pool_size`` and ``max_overflow`` still limit their
+        number.
     :param options: those of ``sqlalchemy.pool.Pool``: ``recycle``, ``pre_ping``, ``reset_on_return``, ``echo``,
         ``logging_name``, ``events``, ``dialect``
-    :raises TypeError: when one has a wrong type, or does not exist
+    :raises TypeError: when a parameter has a wrong type, or does not exist
     :raises ValueError: when ``timeout`` is negative or NaN
-    :raises sqlalchemy.exc.ArgumentError: when another one is out of range
+    :raises sqlalchemy.exc.ArgumentError: when another parameter is out of range
     """
 
     # The log records come where programs expect them: under ``sqlalchemy.pool``.
@@ -116,7 +116,7 @@ class QueuePool(_pools.QueuePool):
     def recreate(self) -> 'QueuePool':
         """Return a new pool with the same parameters. Connects to nothing, and starts nothing."""
         self.logger.info('Pool recreating')
-        # A subclass may know nothing of the others.
+        # A subclass may not have the others.
         others: dict[str, Any] = {} if self._keep_idle else {'keep_idle': False}
         return self.__class__(
             self._creator,
@@ -135,7 +135,7 @@ class QueuePool(_pools.QueuePool):
         )
 
     def dispose(self) -> None:
-        """Close the idle connections. Those in use stay, and the pool can be used on."""
+        """Close the idle connections. Those in use stay open, and the pool remains usable."""
         while self._pool.close_one_idle():
             pass
         self.logger.info('Pool disposed. %s', self.status())
@@ -155,12 +155,12 @@ class QueuePool(_pools.QueuePool):
         return self._pool.qsize()
 
     def checkedout(self) -> int:
-        """Return the number of connections in use, with those that are being made or closed."""
+        """Return the number of connections in use, including those being created or closed."""
         stats = self._pool.get_stats(ENDPOINT)
         return stats['size'] - stats['idle']
 
     def overflow(self) -> int:
-        """Return how many connections there are beyond ``pool_size``; negative while there are fewer."""
+        """Return the number of connections beyond ``pool_size``; negative while there are fewer."""
         return self._overflow if self.size() else 0
 
     def status(self) -> str:

@@ -6,7 +6,7 @@ the schema, prepared statements) is worth keeping, and a pool limits how many th
 What a user leaves behind does not reach the next user: an open transaction is rolled back, and cursors and blobs that
 still exist are closed, because a result that was not read to its end keeps the database locked.
 
-Every connection to ``:memory:`` is a database of its own. For one that the connections share, use
+Every connection to ``:memory:`` is a separate database. For one that the connections share, use
 ``file:NAME?mode=memory&cache=shared`` with ``uri=True``, and keep one of them open.
 """
 
@@ -70,7 +70,7 @@ logger = GuardedLogger(__name__)
 class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnection]):
     """Opens SQLite databases. The parameters are those of :py:func:`sqlite3.connect`, and ``pragmas``.
 
-    The connections may be used in any thread: a pool gives each to one at a time.
+    The connections may be used in any thread: a pool serves each to one thread at a time.
 
     :param database: the endpoint of calls that name none (``default_endpoint``); None for no such endpoint
     :param timeout: seconds that a statement waits for another connection's lock, unless ``pragmas`` has a
@@ -89,7 +89,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
         replaced before they are served next. A primary code includes its extended codes.
     :raise TypeError: ``factory`` is not a subclass of :py:class:`PooledConnection`, ``timeout`` is not a number, or
         ``broken_codes`` is not a collection of numbers
-    :raise ValueError: a pragma's name is invalid, ``timeout`` is less than 0, ``reset`` is another word, or
+    :raise ValueError: a pragma's name is invalid, ``timeout`` is less than 0, ``reset`` has another value, or
         ``autocommit`` is used before Python 3.12
     :raise sqlite3.NotSupportedError: SQLite was built without thread safety
     """
@@ -157,14 +157,14 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
     def describe_endpoint(self, endpoint: SqliteEndpoint) -> object:
         """Return what messages show of an endpoint: of a URI only the parameters that SQLite itself knows.
 
-        SQLite's encrypting builds take the key as another one.
+        SQLite's encrypting builds take the key as another parameter.
 
         :param endpoint: path, or URI
         """
         return shown(endpoint)
 
-    # Neither ``is_refusal``: SQLite has no limit on connections. Nor ``broken_on_cancel``: without a server, no answer
-    # can be outstanding.
+    # No ``is_refusal``: SQLite has no limit on connections. No ``broken_on_cancel``: without a server, no answer can be
+    # outstanding.
 
     def create(self, endpoint: SqliteEndpoint, timeout: float | None = None) -> PooledConnection:
         """Open a database and set the pragmas.
@@ -192,7 +192,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
                 advice = 'check that its directory exists and may be written to, and the pragmas'
             raise_connect_error(endpoint, exc, advice)
         except sqlite3.DatabaseError as exc:
-            raise_connect_error(endpoint, exc, 'check that the file is a database of SQLite')
+            raise_connect_error(endpoint, exc, 'check that the file is an SQLite database')
         except BAD_PARAMS as exc:
             raise_connect_error(endpoint, exc, "check the path, and the manager's parameters")
         conn._generation = generation  # noqa: SLF001
@@ -240,7 +240,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
                 if bounded and _is_busy(exc):
                     raise ConnectTimeout(
                         f'no connection to endpoint {described(self, endpoint)!r} could be made in time: '
-                        f'it was locked too long for {statement!r}; who holds a transaction open?',
+                        f'it was locked too long for {statement!r}; which connection holds a transaction open?',
                         endpoint,
                     ) from exc
                 raise
@@ -250,7 +250,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
     def dispose(self, endpoint: SqliteEndpoint, conn: PooledConnection, timeout: float | None = None) -> None:
         """Close a connection.
 
-        A pool closed at short notice also disposes of connections that are in use. See :py:meth:`PooledConnection.end`.
+        A pool closed at short notice also closes connections that are in use. See :py:meth:`PooledConnection.end`.
 
         :param endpoint: path
         :param conn: the connection
@@ -260,14 +260,14 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
         conn.end(LONGEST_END if timeout is None else min(timeout, LONGEST_END))
 
     def check_aliveness(self, endpoint: SqliteEndpoint, conn: PooledConnection, timeout: float | None = None) -> bool:
-        """Tell whether a connection is open and clean, and its path still leads to the file that it has open.
+        """Return whether a connection is open and clean, and its path still leads to its open file.
 
         No statement is executed. If the file was replaced (as when a new database is deployed), the connection would go
         on reading the old one. A connection older than an error of ``broken_codes`` is replaced, too.
 
         :param endpoint: path
         :param conn: the connection
-        :param timeout: not needed, this never waits for a lock
+        :param timeout: not used: this never waits for a lock
         """
         if is_closed(conn) or conn.file_was_replaced():
             return False
@@ -327,7 +327,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
         return ROLLED_BACK if left_open else None
 
     def is_broken(self, endpoint: SqliteEndpoint, conn: PooledConnection, exc: BaseException) -> bool:
-        """Tell whether the connection is closed, or useless (``broken_codes``); anything else can be undone.
+        """Return whether the connection is closed, or useless (``broken_codes``); anything else can be undone.
 
         :param endpoint: path
         :param conn: the connection

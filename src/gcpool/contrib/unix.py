@@ -35,7 +35,7 @@ class UnixSocketConnectionManager(
         """Return the normal spelling of an endpoint: a :py:class:`pathlib.Path`, or a str in Linux's abstract
         namespace.
 
-        :param endpoint: as it was asked for
+        :param endpoint: as the caller wrote it
         :return: the endpoint itself if it has that spelling, or if it is invalid (``create`` raises then)
         """
         normal: UnixSocketEndpoint = normal_path(endpoint)
@@ -84,7 +84,7 @@ class UnixSocketConnectionManager(
 
         :param endpoint: the endpoint of the connection
         :param conn: the socket
-        :param timeout: not needed, this never waits
+        :param timeout: not used: this never waits
         """
         shut_down(conn)
         conn.close()

@@ -40,7 +40,7 @@ class UnixSocketConnectionManager(
         """Return the normal spelling of an endpoint: a :py:class:`pathlib.Path`, or a str in Linux's abstract
         namespace.
 
-        :param endpoint: as it was asked for
+        :param endpoint: as the caller wrote it
         :return: the endpoint itself if it has that spelling, or if it is invalid (``create`` raises then)
         """
         normal: UnixSocketEndpoint = normal_path(endpoint)
@@ -75,10 +75,10 @@ class UnixSocketStreamConnectionManager(
 ):
     """Makes streams to a Unix domain stream socket.
 
-    :param close_timeout: seconds that closing may take to send what is still to be sent; then the connection is
-        aborted. None for no limit.
+    :param close_timeout: seconds that closing may take to send unsent data; then the connection is aborted. None for no
+        limit.
     :raise TypeError: ``close_timeout`` is not a number
-    :raise ValueError: it is less than 0
+    :raise ValueError: ``close_timeout`` is less than 0
     """
 
     def __init__(self, *, close_timeout: float | None = 1.0) -> None:
@@ -88,7 +88,7 @@ class UnixSocketStreamConnectionManager(
         """Return the normal spelling of an endpoint: a :py:class:`pathlib.Path`, or a str in Linux's abstract
         namespace.
 
-        :param endpoint: as it was asked for
+        :param endpoint: as the caller wrote it
         :return: the endpoint itself if it has that spelling, or if it is invalid (``create`` raises then)
         """
         normal: UnixSocketEndpoint = normal_path(endpoint)
@@ -114,7 +114,7 @@ class UnixSocketStreamConnectionManager(
             raise_not_connected_to_path(endpoint, exc, None)
 
     async def dispose(self, endpoint: UnixSocketEndpoint, conn: Stream) -> None:
-        """Send what is still to be sent and close; abort if that takes longer than ``close_timeout``.
+        """Send unsent data and close; abort if that takes longer than ``close_timeout``.
 
         :param endpoint: the endpoint of the connection
         :param conn: reader and writer

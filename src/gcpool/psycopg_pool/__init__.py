@@ -1,9 +1,9 @@
 """The interface of psycopg_pool on gcpool: ``from gcpool.psycopg_pool import ConnectionPool``.
 
 The classes, their parameters, methods, attributes, log messages' logger and statistics are those of psycopg_pool 3.3.
-``install()`` puts this package in the place of psycopg_pool, for programs that cannot change their imports.
+``install()`` substitutes this package for psycopg_pool, for programs that cannot change their imports.
 
-The pools are imported when they are first asked for: a program with threads need not import those for asyncio.
+The pools are imported at their first use: a program with threads need not import those for asyncio.
 """
 
 from importlib import import_module

@@ -1,7 +1,7 @@
-"""The block of a connection: what ``connection()`` returns, and ``close()`` of a connection that returns it.
+"""The block that ``connection()`` returns, and a connection's ``close()`` that returns the connection.
 
 psycopg's own ``close()`` does nothing if the connection is broken, so that the pool would lose it; and if a client
-closes the connection of its block, the end of the block would close it, too, when another client has it already.
+closes the connection of its block, the end of the block would close it again, when another client may have it.
 The half for threads is generated from the half for asyncio.
 """
 
@@ -18,10 +18,10 @@ from gcpool._core import AsyncBlock
 
 __all__ = ['IDLE', 'AsyncClientBlock', 'return_on_close']
 
-# A plain number, because a connection tells one.
+# A plain number, because a connection's status is one.
 IDLE = int(TransactionStatus.IDLE)
 
-# If these are those of psycopg itself, the end of a block outside a transaction does nothing, and is left out.
+# While these methods are psycopg's own, the end of a block outside a transaction does nothing, and is not called.
 PLAIN_EXIT: Callable[..., Any] = AsyncConnection.__aexit__
 PLAIN_COMMIT: Callable[..., Any] = AsyncConnection.commit
 PLAIN_ROLLBACK: Callable[..., Any] = AsyncConnection.rollback
@@ -36,7 +36,7 @@ class AsyncClientBlock(AsyncBlock):
     __slots__ = ('__weakref__', '_lease')
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        # Each call of a decorated function has a block of its own.
+        # Each call of a decorated function has its own block.
         @wraps(function)
         async def with_connection(*args: Any, **kwargs: Any) -> Any:
             async with AsyncClientBlock(self._pool, self._timeout):
@@ -66,7 +66,7 @@ class AsyncClientBlock(AsyncBlock):
     ) -> Any:
         kind, lease = type(conn), self._lease
         try:
-            # Nothing, if neither a commit nor a rollback would do anything, and no tracer is to see one.
+            # Not called if neither a commit nor a rollback would do anything, and no tracer has replaced them.
             if not (
                 conn.pgconn.transaction_status == IDLE
                 and kind.__aexit__ is PLAIN_EXIT
@@ -78,7 +78,7 @@ class AsyncClientBlock(AsyncBlock):
         finally:
             if lease is None or pool._is_out(conn, lease):
                 await pool.putconn(conn)
-            # By the clock of the compiled base: a call in Python would cost a tenth of the block.
+            # Measured by the compiled base: a call in Python would cost a tenth of the block.
             used_ms = self.used_ms
             if used_ms:
                 pool._counts.add('usage_ms', used_ms)
@@ -86,7 +86,7 @@ class AsyncClientBlock(AsyncBlock):
 
 
 def return_on_close(conn: Any) -> None:
-    """Give a connection a ``close()`` of its own, once."""
+    """Replace ``close()`` of a connection, once."""
     if 'close' in vars(conn):
         return
     reference = weakref.ref(conn)

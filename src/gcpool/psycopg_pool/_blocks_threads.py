@@ -1,9 +1,9 @@
 # Generated from src/gcpool/psycopg_pool/_blocks_asyncio.py by .github/scripts/generate_threading.py; do not edit.
 
-"""The block of a connection: what ``connection()`` returns, and ``close()`` of a connection that returns it.
+"""The block that ``connection()`` returns, and a connection's ``close()`` that returns the connection.
 
 psycopg's own ``close()`` does nothing if the connection is broken, so that the pool would lose it; and if a client
-closes the connection of its block, the end of the block would close it, too, when another client has it already.
+closes the connection of its block, the end of the block would close it again, when another client may have it.
 The half for threads is generated from the half for asyncio.
 """
 
@@ -20,10 +20,10 @@ from gcpool._core import SyncBlock
 
 __all__ = ['IDLE', 'SyncClientBlock', 'return_on_close']
 
-# A plain number, because a connection tells one.
+# A plain number, because a connection's status is one.
 IDLE = int(TransactionStatus.IDLE)
 
-# If these are those of psycopg itself, the end of a block outside a transaction does nothing, and is left out.
+# While these methods are psycopg's own, the end of a block outside a transaction does nothing, and is not called.
 PLAIN_EXIT: Callable[..., Any] = Connection.__exit__
 PLAIN_COMMIT: Callable[..., Any] = Connection.commit
 PLAIN_ROLLBACK: Callable[..., Any] = Connection.rollback
@@ -38,7 +38,7 @@ class SyncClientBlock(SyncBlock):
     __slots__ = ('__weakref__', '_lease')
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        # Each call of a decorated function has a block of its own.
+        # Each call of a decorated function has its own block.
         @wraps(function)
         def with_connection(*args: Any, **kwargs: Any) -> Any:
             with SyncClientBlock(self._pool, self._timeout):
@@ -68,7 +68,7 @@ class SyncClientBlock(SyncBlock):
     ) -> Any:
         kind, lease = type(conn), self._lease
         try:
-            # Nothing, if neither a commit nor a rollback would do anything, and no tracer is to see one.
+            # Not called if neither a commit nor a rollback would do anything, and no tracer has replaced them.
             if not (
                 conn.pgconn.transaction_status == IDLE
                 and kind.__exit__ is PLAIN_EXIT
@@ -80,7 +80,7 @@ class SyncClientBlock(SyncBlock):
         finally:
             if lease is None or pool._is_out(conn, lease):
                 pool.putconn(conn)
-            # By the clock of the compiled base: a call in Python would cost a tenth of the block.
+            # Measured by the compiled base: a call in Python would cost a tenth of the block.
             used_ms = self.used_ms
             if used_ms:
                 pool._counts.add('usage_ms', used_ms)
@@ -88,7 +88,7 @@ class SyncClientBlock(SyncBlock):
 
 
 def return_on_close(conn: Any) -> None:
-    """Give a connection a ``close()`` of its own, once."""
+    """Replace ``close()`` of a connection, once."""
     if 'close' in vars(conn):
         return
     reference = weakref.ref(conn)

@@ -1,4 +1,4 @@
-"""How the pools of this package make, check, clean and take back connections.
+"""How the pools of this package create, check, clean and take back connections.
 
 The half for threads is generated from the half for asyncio.
 """
@@ -25,7 +25,7 @@ ACTIVE = TransactionStatus.ACTIVE
 class AsyncConnections(BasePool):
     """The part of a pool that handles its connections.
 
-    Messages get the text of a connection, and not the connection, whose state changes before a queue is read.
+    Log records get the text of a connection, not the connection, whose state may change while a record is queued.
     """
 
     conninfo: Any
@@ -39,10 +39,10 @@ class AsyncConnections(BasePool):
     # -- making -------------------------------------------------------------------------------------------------------
 
     async def _resolve_conninfo(self) -> str:
-        # By this name because programs call it (procrastinate).
+        # Has this name because programs call it (procrastinate).
         found: str = await answer_of(self.conninfo()) if callable(self.conninfo) else self.conninfo
         if found and not isinstance(found, str):
-            # As psycopg says it of a string that is no conninfo. Not the value, which has a password.
+            # The class that psycopg raises for an invalid conninfo. The value is not quoted, because it has a password.
             raise ProgrammingError(
                 f'the conninfo of the pool {self.name!r} is of type {type(found).__name__}: expected a str, or a '
                 'function that returns one; parameters by name go into kwargs'
@@ -57,7 +57,8 @@ class AsyncConnections(BasePool):
     async def _new_connection(self, deadline: float | None) -> Any:
         """Connect, and configure the connection.
 
-        :param deadline: until when the client waits for whom this is, None if it is for whoever comes first
+        :param deadline: when the timeout expires of the client that waits for this connection; None if it is for the
+            next client
         """
         self._counts.add('connections_num')
         try:
@@ -102,7 +103,7 @@ class AsyncConnections(BasePool):
         try:
             await conn.execute('')
         finally:
-            # The error of the statement is to be seen, and not that the connection is closed now.
+            # The caller gets the error of the statement, not that of the connection, which is now closed.
             with suppress(Exception):
                 await conn.set_autocommit(False)
 
@@ -117,13 +118,13 @@ class AsyncConnections(BasePool):
         return self._engine._core.entry_if_acquired(conn, ENDPOINT) is not None
 
     async def _take_back(self, conn: Any) -> None:
-        """Return a connection to the pool, or close it if it is of no more use."""
+        """Return a connection to the pool, or close it if it is unfit."""
         if await self._clean(conn):
             conn._pool = None
             await self._engine.release(conn, ENDPOINT)
         else:
             self._counts.add('returns_bad')
-            logger.warning('a returned connection is broken, and closed: %s', str(conn))
+            logger.warning('a returned connection is broken, and is closed: %s', str(conn))
             await self._discard(conn)
 
     async def _take_back_cut_off(self, conn: Any) -> None:
@@ -144,22 +145,22 @@ class AsyncConnections(BasePool):
         await self._engine.discard(conn)
 
     async def _clean(self, conn: Any) -> bool:
-        """End the transaction that a client has left open. Returns whether the connection is of use."""
+        """End the transaction that a client has left open. Returns whether the connection is fit."""
         status = conn.pgconn.transaction_status
         if status == IDLE:
             return True
         if status == UNKNOWN:
             return False
         if status == ACTIVE:
-            logger.warning('a connection was returned in the middle of a command, and is closed: %s', str(conn))
+            logger.warning('a connection was returned in the middle of a command and is closed: %s', str(conn))
             await self._finish(conn)
             return False
-        logger.warning('a connection was returned with an open transaction, which is rolled back: %s', str(conn))
+        logger.warning('a connection was returned in an open transaction, which is rolled back: %s', str(conn))
         try:
             await conn.rollback()
         except BaseException as exc:
             logger.warning(
-                'the rollback has failed: %s: %s: the connection is closed: %s', type(exc).__name__, exc, str(conn)
+                'the rollback failed: %s: %s: the connection is closed: %s', type(exc).__name__, exc, str(conn)
             )
             await self._finish(conn)
             if not isinstance(exc, Exception):
@@ -208,7 +209,7 @@ class AsyncConnections(BasePool):
             await self._discard(conn)
         else:
             self._counts.add('returns_bad')
-            logger.warning('a returned connection is broken, and closed: %s', str(conn))
+            logger.warning('a returned connection is broken, and is closed: %s', str(conn))
             await self._discard(conn)
 
     async def _call_reset(self, conn: Any) -> bool:
@@ -219,13 +220,13 @@ class AsyncConnections(BasePool):
             await callback(conn)
             self._expect_idle(conn, 'reset', callback)
         except Exception as exc:
-            logger.warning('resetting a connection has failed: %s: %s', type(exc).__name__, exc)
+            logger.warning('resetting a connection failed: %s: %s', type(exc).__name__, exc)
             await self._finish(conn)
             return False
         return True
 
     async def _discard_unneeded(self, conn: Any) -> None:
-        """Close a connection of a null pool that nobody waits for."""
+        """Close a connection of a null pool that no client waits for."""
         if conn.pgconn.transaction_status == UNKNOWN:
             self._counts.add('returns_bad')
         await self._discard(conn)

@@ -1,4 +1,4 @@
-"""psycopg, or an error that says how to get it. Imported before whatever needs psycopg or what that brings along."""
+"""psycopg, or an error that says how to get it. Imported before all that needs psycopg or its dependencies."""
 
 __all__ = ['OPERATIONAL_ERROR']
 

@@ -24,14 +24,14 @@ __all__ = ['ENDPOINT', 'SyncEngine', 'SyncManager', 'SyncNullEngine', 'client_de
 #: The one endpoint of each pool.
 ENDPOINT: Final = 'postgresql'
 
-# Until when the client of a null pool waits, for whom a connection is made in its own task or thread.
+# When the timeout expires of the client of a null pool that connects in its own task or thread.
 client_deadline: 'ContextVar[float | None]' = ContextVar('client_deadline', default=None)
 
 # Seconds that a connect may take: the driver has its own limit.
 NO_LIMIT = 1e9
-# The shortest max_idle that is kept to.
+# The shortest max_idle that has an effect.
 LEAST_MAX_IDLE = 0.01
-# By which part max_lifetime is shorter at most.
+# The largest fraction by which max_lifetime is shortened.
 LIFETIME_JITTER = 0.05
 # Seconds that close() waits for connects that are under way: the server may never answer.
 PATIENCE_WITH_CONNECTS = 0.25
@@ -44,9 +44,9 @@ class CallbackError(OPERATIONAL_ERROR):
 class SyncManager(BaseConnectionManager[str, Any]):
     """Makes and closes the connections of a pool, to which it holds no strong reference.
 
-    :ivar shrink_at: when it is looked next whether there are too many connections; infinite if there are not more than
+    :ivar shrink_at: when the pool next looks whether it has too many connections; infinite if it has at most
         ``min_size``
-    :ivar fewest_idle: the smallest number of connections that were idle since it was looked last
+    :ivar fewest_idle: the smallest number of idle connections since the pool looked last
     """
 
     def __init__(self, pool: Any):
@@ -66,7 +66,7 @@ class SyncManager(BaseConnectionManager[str, Any]):
             # A null pool connects in the task or thread of its client.
             if deadline is not None or is_of_signal_handler(exc):
                 raise
-            # It would end the task or thread of the pool, and on asyncio the run of the loop.
+            # SystemExit would end the task or thread of the pool, and on asyncio the loop's run.
             raise CallbackError(f'connecting in {pool.name!r} was ended by {type(exc).__name__}: {exc}') from exc
         self.watch_size(pool)
         return conn
@@ -90,12 +90,12 @@ class SyncManager(BaseConnectionManager[str, Any]):
         if pool is None:
             return
         logger.warning(
-            'each reconnection attempt of the pool %r has failed for %s s', pool.name, pool.reconnect_timeout
+            'all reconnection attempts of the pool %r have failed for %s s', pool.name, pool.reconnect_timeout
         )
         try:
             pool.reconnect_failed()
         except (Exception, SystemExit) as exc:
-            logger.warning('reconnect_failed of the pool %r has failed: %s: %s', pool.name, type(exc).__name__, exc)
+            logger.warning('reconnect_failed of the pool %r failed: %s: %s', pool.name, type(exc).__name__, exc)
 
 
 def close_connection(conn: Any) -> None:
@@ -110,7 +110,7 @@ def tell_outage(engine: Any, _endpoint: str, _error: BaseException) -> None:
 
 
 class SyncEngineMethods:
-    """What both generic pools have in addition."""
+    """The methods that both generic pools have in addition."""
 
     if TYPE_CHECKING:
         # Of the generic pool.
@@ -132,7 +132,7 @@ class SyncEngineMethods:
         self.fill(size)
 
     def fill(self, size: int) -> None:
-        """Keep so many connections."""
+        """Keep this many connections."""
 
     def close_unused(self, timeout: float) -> None:
         """Close the pool. Connections in use are closed when they are returned."""
@@ -155,10 +155,10 @@ class SyncEngineMethods:
             changed = self._core.resize(self._core.now(), **limits.as_dict(), limits=limits, expected=known)
 
     def __del__(self) -> None:
-        """Say nothing of a pool that was dropped and never closed: psycopg_pool does not."""
+        """Do not warn of a pool that was dropped and never closed: psycopg_pool does not."""
 
     def _tell(self, kind: str | None, endpoint: Any, message: str, *args: object, **options: Any) -> None:
-        # The log of the pool is psycopg.pool. What goes to that of the generic pool is for debugging.
+        # The logger of the pool is psycopg.pool. Records of the generic pool's own logger are for debugging.
         super()._tell(kind, endpoint, message, *args, **{**options, 'level': 'debug'})  # type: ignore[misc]
 
     def _tell_of_pool(self, kind: str | None, message: str, *args: object, **options: Any) -> None:
@@ -194,7 +194,7 @@ class SyncEngine(SyncEngineMethods, ConnectionPool[str, Any]):
         )
 
     def fill(self, size: int) -> None:
-        """Keep so many connections, and connect now if connects fail."""
+        """Keep this many connections, and connect now if connects fail."""
         self.warm_up(ENDPOINT, size)
         self._core.retry_now(ENDPOINT, self._core.now())
 
@@ -232,12 +232,12 @@ class SyncEngine(SyncEngineMethods, ConnectionPool[str, Any]):
         surplus = core.endpoint_size(ENDPOINT) - pool.min_size
         manager.fewest_idle = core.endpoint_size(ENDPOINT, False)
         manager.shrink_at = now + max(pool.max_idle, LEAST_MAX_IDLE) if surplus > 0 else math.inf
-        # The one that was unused for longest. None if somebody waits.
+        # The connection that was unused for longest. None if a client waits.
         conn = self.try_acquire(ENDPOINT) if surplus > 0 and unused > 0 else None
         if conn is not None:
             manager.fewest_idle -= 1
             logger.info(
-                'shrinking the pool %r: of its connections, %s were not used within %s s',
+                'shrinking the pool %r: %s of its connections were not used within %s s',
                 pool.name,
                 unused,
                 pool.max_idle,

@@ -1,4 +1,4 @@
-"""Puts this package in the place of psycopg_pool."""
+"""Substitutes this package for psycopg_pool."""
 
 import importlib
 import sys
@@ -12,7 +12,7 @@ __all__ = ['install', 'uninstall']
 PACKAGE = 'gcpool.psycopg_pool'
 ORIGINAL = 'psycopg_pool'
 MODULES = ('', '.pool', '.pool_async', '.null_pool', '.null_pool_async', '.base', '.abc', '.errors')
-# What programs bind with `from psycopg_pool import ...`.
+# The names that programs bind with `from psycopg_pool import ...`.
 NAMES = (
     'ConnectionPool',
     'AsyncConnectionPool',
@@ -28,15 +28,15 @@ _replaced: dict[str, ModuleType | None] = {}
 def install(*, force: bool = False) -> None:
     """Have ``import psycopg_pool`` give this package from now on. Once it is installed, this does nothing.
 
-    :param force: whether to do so even if modules have imported the classes of psycopg_pool already
-    :raises RuntimeError: when they have; the message names them. They would go on using psycopg_pool.
+    :param force: whether to do so even if modules have already imported the classes of psycopg_pool
+    :raises RuntimeError: when they have; the message names them. They would continue to use psycopg_pool.
     """
     if _replaced:
         return
     late = [] if force else _users_of_originals()
     if late:
         raise RuntimeError(
-            f'install() comes too late: {", ".join(late)} have imported psycopg_pool already: '
+            f'install() comes too late: {", ".join(late)} have already imported psycopg_pool: '
             'expected install() before these imports, or force=True'
         )
     ours = {ORIGINAL + suffix: importlib.import_module(PACKAGE + suffix) for suffix in MODULES}
@@ -46,7 +46,7 @@ def install(*, force: bool = False) -> None:
 
 
 def uninstall() -> None:
-    """Undo :py:func:`install`. What modules have imported meanwhile stays with them."""
+    """Undo :py:func:`install`. Modules keep what they have imported meanwhile."""
     for name, module in _replaced.items():
         if module is None:
             sys.modules.pop(name, None)

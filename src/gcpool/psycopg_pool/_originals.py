@@ -26,7 +26,7 @@ __all__ = [
 
 
 def _can_import_originals() -> bool:
-    # Not any module of this name will do: a program may have one of its own.
+    # A module of this name is not enough: a program may have its own.
     try:
         importlib.import_module('psycopg_pool.base')
     except ImportError:

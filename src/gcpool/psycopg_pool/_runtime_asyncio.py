@@ -1,4 +1,4 @@
-"""What the pools on asyncio do otherwise than those for threads."""
+"""What the pools on asyncio do differently from those for threads."""
 
 import asyncio
 import inspect
@@ -71,7 +71,7 @@ async def end_creates(engine: Any, patience: float) -> None:
 
 
 def ready_of(engine: Any) -> Any:
-    """Return what gives the connections of a generic pool that are ready, by subscription; itself if none is."""
+    """Return the object that serves ready connections of a generic pool by subscription; itself if there is none."""
     return engine._ready
 
 
@@ -89,17 +89,17 @@ class AsyncTaking:
 
 
 class AsyncReturns:
-    """Brings back connections in tasks of the pool: those that ``reset`` is called for."""
+    """Returns connections in tasks of the pool: those on which ``reset`` is called."""
 
     def __init__(self, engine: Any):
         self._engine = engine
         self._tasks: set[asyncio.Task[None]] = set()
 
     def put(self, work: Callable[[bool], Coroutine[Any, Any, None]], ended: Callable[[], object], limit: int) -> None:
-        """Have some work done.
+        """Start some work.
 
         :param work: receives whether it was cancelled before it began
-        :param ended: called when its task has ended, whatever has become of the work
+        :param ended: called when its task has ended, however the work ended
         """
         engine = self._engine
         name = engine._task_name('reset')
@@ -117,12 +117,12 @@ class AsyncReturns:
         except SystemExit as exc:
             if is_of_signal_handler(exc):
                 raise
-            # Of the callback, whose connection is closed already. asyncio would end the loop's run.
+            # Raised by the callback, whose connection is already closed. asyncio would end the loop's run.
             logger.warning('returning a connection failed: %s: %s', type(exc).__name__, exc)
         if failure is not None:
             raise failure
 
     async def wait(self, timeout: float) -> bool:
-        """Wait until all work of now is done. False if that takes longer."""
+        """Wait until all present work is done. False if that takes longer."""
         pending = {task for task in self._tasks if task is not asyncio.current_task()}
         return not pending or not (await asyncio.wait(pending, timeout=max(timeout, 0.0)))[1]

@@ -1,4 +1,4 @@
-"""What the pools for threads do otherwise than those on asyncio."""
+"""What the pools for threads do differently from those on asyncio."""
 
 import os
 import threading
@@ -40,7 +40,7 @@ def require_loop(pool: object) -> None:
 
 
 def ready_of(engine: Any) -> Any:
-    """Return what gives the connections of a generic pool that are ready, by subscription; itself if none is."""
+    """Return the object that serves ready connections of a generic pool by subscription; itself if there is none."""
     return SyncReady(engine)
 
 
@@ -65,10 +65,11 @@ def end_creates(engine: Any, patience: float) -> None:
 
 
 class SyncReturns:
-    """Brings back connections in daemon threads: those that ``reset`` is called for.
+    """Returns connections in daemon threads: those on which ``reset`` is called.
 
-    A thread is started when there is work and few threads are at it, and ends when there is none. A job is added first
-    and then the threads are counted; a thread says that it ends first, and then looks for jobs. One sees the other.
+    A thread is started when there is work and fewer threads than the limit run, and ends when there is none. put()
+    first adds a job and then counts the threads; a thread first announces its end and then looks for jobs. One sees the
+    other.
     """
 
     _getpid = staticmethod(os.getpid)
@@ -88,14 +89,14 @@ class SyncReturns:
         self._at_work = 0
 
     def put(self, work: Callable[[bool], None], ended: Callable[[], object], limit: int) -> None:
-        """Have some work done, in the caller if no thread can be started.
+        """Start some work, in the caller if no thread can be started.
 
-        :param work: is told that it was not cut off
+        :param work: receives False: it was not cut off
         :param ended: for asyncio, where work may be cut off
-        :param limit: how many threads may be at work
+        :param limit: maximum number of threads
         """
         if self._pid != self._getpid():
-            # What waits belongs to the process that this one was forked from.
+            # The queued jobs belong to the process that this one was forked from.
             self._begin()
         self._jobs.append(work)
         if len([thread for thread in list(self._threads) if thread.is_alive()]) < limit:
@@ -140,7 +141,7 @@ class SyncReturns:
                 # Another thread was faster.
                 return
             except BaseException as exc:
-                # A callback raised SystemExit: its connection is closed already.
+                # A callback raised SystemExit: its connection is already closed.
                 logger.warning('returning a connection failed: %s: %s', type(exc).__name__, exc)
             finally:
                 with self._changed:

@@ -44,7 +44,7 @@ AsyncConnectFailedCB: TypeAlias = (
     Callable[['AsyncConnectionPool[Any]'], None] | Callable[['AsyncConnectionPool[Any]'], Awaitable[None]]
 )
 
-#: Where to connect, or a function that says so for each connect.
+#: Where to connect, or a function that returns it for each connect.
 ConninfoParam: TypeAlias = str | Callable[[], str]
 AsyncConninfoParam: TypeAlias = str | Callable[[], str] | Callable[[], Awaitable[str]]
 KwargsParam: TypeAlias = dict[str, Any] | Callable[[], dict[str, Any]]

@@ -1,4 +1,4 @@
-"""What the four pools have in common: names, sizes, attributes that may be set while the pool works, statistics."""
+"""The common part of the four pools: names, sizes, attributes that may be set while the pool works, statistics."""
 
 import logging
 import math
@@ -31,7 +31,7 @@ class AttemptWithBackoff:
     """The pauses between attempts to connect, and between checks of new connections that fail."""
 
     INITIAL_DELAY = 1.0
-    #: By which part of it a pause is shorter or longer.
+    #: The largest fraction by which a pause is shortened or lengthened.
     DELAY_JITTER = 0.1
     DELAY_BACKOFF = 2.0
 
@@ -53,7 +53,7 @@ class AttemptWithBackoff:
 _all_counts: 'weakref.WeakSet[Counts]' = weakref.WeakSet()
 
 
-# Whether one thread runs at a time.
+# Whether only one thread runs Python code at a time.
 HAS_GIL: bool = getattr(sys, '_is_gil_enabled', lambda: True)()
 
 
@@ -98,7 +98,7 @@ class Counts:
             return dict(self.values)
 
     def pop(self) -> dict[str, int]:
-        """Return the counters, and begin anew."""
+        """Return the counters, and reset them."""
         with self._lock:
             values, self.values = self.values, dict.fromkeys(self.NAMES, 0)
             return values
@@ -124,7 +124,7 @@ def expect_number(name: str, value: object, kind: type) -> None:
     :param name: the parameter
     :param value: what was given
     :param kind: Integral or Real, for which other packages register their numbers
-    :raises TypeError: when it is no such number
+    :raises TypeError: when it is not such a number
     """
     if not isinstance(value, kind):
         expected = 'a whole number' if kind is Integral else 'a number of seconds'
@@ -142,7 +142,8 @@ class BasePool(OriginalBasePool):
     # Whether the constructor has opened the pool by default. Then the first client is warned.
     _open_implicit = False
     _is_null = False
-    # By the ids of the connections that were returned and are to be reset: a hold, in a list until that begins.
+    # The holds of connections that were returned and are to be reset, by the connections' ids: each in a list until the
+    # reset begins.
     _resetting: dict[int, list[Any]]
 
     if TYPE_CHECKING:
@@ -218,7 +219,7 @@ class BasePool(OriginalBasePool):
 
     @property
     def max_lifetime(self) -> float:
-        """Seconds after which a connection is replaced. May be set: holds for connections that are made after that."""
+        """Seconds after which a connection is replaced. May be set: applies to connections created after that."""
         return self._max_lifetime
 
     @max_lifetime.setter
@@ -238,7 +239,7 @@ class BasePool(OriginalBasePool):
 
     @property
     def num_workers(self) -> int:
-        """How many connections are made at a time to fill the pool. May be set."""
+        """Maximum number of connections created at the same time to fill the pool. May be set."""
         return self._num_workers
 
     @num_workers.setter
@@ -282,7 +283,7 @@ class BasePool(OriginalBasePool):
             raise ValueError(f'num_workers={num_workers!r}: expected 1 or more')
 
     def _expect_unused(self) -> None:
-        # In this order: another thread that opens the pool says that it is not closed before it says that it is open.
+        # In this order: another thread that opens the pool sets _closed to False before it sets _opened.
         if self._opened and self._closed:
             raise PoolClosed(f'the pool {self.name!r} was open and is closed: it cannot be reused, expected a new pool')
 
@@ -298,17 +299,17 @@ class BasePool(OriginalBasePool):
         if self._resetting and id(conn) in self._resetting:
             owner = None
         if owner is not self:
-            found = 'it is of no pool, or was returned already' if owner is None else f'it is of {owner.name!r}'
+            found = 'it has no pool, or was returned already' if owner is None else f'it belongs to {owner.name!r}'
             raise ValueError(f'a connection cannot be returned to the pool {self.name!r}: {found}: {conn}')
 
     def run_task(self, task: Any) -> None:
-        """Refuse: this is the machinery of psycopg_pool, and not part of its documented interface."""
+        """Raise NotImplementedError: this is internal to psycopg_pool, not part of its documented interface."""
         raise NotImplementedError('gcpool.psycopg_pool has no maintenance tasks')
 
     # -- statistics ---------------------------------------------------------------------------------------------------
 
     def get_stats(self) -> dict[str, int]:
-        """Return gauges and counters. All keys are always there.
+        """Return gauges and counters. All keys are always present.
 
         Gauges: ``pool_min``, ``pool_max``, ``pool_size``, ``pool_available``, ``requests_waiting``. Counters:
         ``requests_num``, ``requests_queued``, ``requests_wait_ms``, ``requests_errors``, ``usage_ms``, ``returns_bad``,
@@ -317,7 +318,7 @@ class BasePool(OriginalBasePool):
         return self._stats_of(self._engine.get_stats(), self._counts.get())
 
     def pop_stats(self) -> dict[str, int]:
-        """Return what :py:meth:`get_stats` does, and begin the counters anew."""
+        """Return what :py:meth:`get_stats` does, and reset the counters."""
         return self._stats_of(self._engine.pop_stats(), self._counts.pop())
 
     def _stats_of(self, found: dict[str, int], counts: dict[str, int]) -> dict[str, int]:

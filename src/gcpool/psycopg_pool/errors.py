@@ -16,11 +16,11 @@ __all__ = ['PoolClosed', 'PoolTimeout', 'TooManyRequests']
 if sys.version_info >= (3, 11):
     TimedOut = TimeoutError
 else:
-    # There asyncio.TimeoutError is a class of its own, which programs written for asyncio catch.
+    # There asyncio.TimeoutError is a separate class, which programs written for asyncio catch.
     import asyncio
 
     class TimedOut(TimeoutError, asyncio.TimeoutError):
-        """Both classes of time-outs."""
+        """Both timeout classes."""
 
 
 class PoolTimeout(OriginalPoolTimeout, TimedOut):
@@ -36,4 +36,4 @@ else:
         """The pool is closed, or not open yet."""
 
     class TooManyRequests(OPERATIONAL_ERROR):
-        """``max_waiting`` clients wait already."""
+        """``max_waiting`` clients are already waiting."""

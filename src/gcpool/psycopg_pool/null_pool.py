@@ -28,9 +28,9 @@ __all__ = ['NullConnectionPool']
 
 
 class NullConnectionPool(ConnectionPool[CT], OriginalNullConnectionPool[CT], Generic[CT]):
-    """A pool that keeps no connections: each client connects, unless another one that waits is handed its connection.
+    """A pool that keeps no connections: each client connects, unless it is handed a returned one while it waits.
 
-    The parameters are those of the other pool; ``min_size`` is 0, and ``max_size=0`` is no limit.
+    The parameters are those of the other pool; ``min_size`` is 0, and ``max_size=0`` means no limit.
     """
 
     _is_null = True
@@ -68,7 +68,7 @@ class NullConnectionPool(ConnectionPool[CT], OriginalNullConnectionPool[CT], Gen
             check=check,
             reset=reset,
             name=name,
-            # A connection that comes back is closed anyway.
+            # A returned connection is closed anyway.
             close_returns=False,
             timeout=timeout,
             max_waiting=max_waiting,
@@ -101,7 +101,7 @@ class NullConnectionPool(ConnectionPool[CT], OriginalNullConnectionPool[CT], Gen
             client_deadline.reset(token)
 
     def _return(self, conn: Any) -> None:
-        # To a client that waits, or else it is closed.
+        # It goes to a client that waits, or is closed.
         if not self._closed and not self._engine.get_stats(ENDPOINT)['waiting']:
             self._discard_unneeded(conn)
         else:

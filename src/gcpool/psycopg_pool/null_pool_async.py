@@ -26,9 +26,9 @@ __all__ = ['AsyncNullConnectionPool']
 
 
 class AsyncNullConnectionPool(AsyncConnectionPool[ACT], OriginalAsyncNullConnectionPool[ACT], Generic[ACT]):
-    """A pool that keeps no connections: each client connects, unless another one that waits is handed its connection.
+    """A pool that keeps no connections: each client connects, unless it is handed a returned one while it waits.
 
-    The parameters are those of the other pool; ``min_size`` is 0, and ``max_size=0`` is no limit.
+    The parameters are those of the other pool; ``min_size`` is 0, and ``max_size=0`` means no limit.
     """
 
     _is_null = True
@@ -66,7 +66,7 @@ class AsyncNullConnectionPool(AsyncConnectionPool[ACT], OriginalAsyncNullConnect
             check=check,
             reset=reset,
             name=name,
-            # A connection that comes back is closed anyway.
+            # A returned connection is closed anyway.
             close_returns=False,
             timeout=timeout,
             max_waiting=max_waiting,
@@ -99,7 +99,7 @@ class AsyncNullConnectionPool(AsyncConnectionPool[ACT], OriginalAsyncNullConnect
             client_deadline.reset(token)
 
     async def _return(self, conn: Any) -> None:
-        # To a client that waits, or else it is closed.
+        # It goes to a client that waits, or is closed.
         if not self._closed and not self._engine.get_stats(ENDPOINT)['waiting']:
             await self._discard_unneeded(conn)
         else:

@@ -36,24 +36,24 @@ __all__ = ['ConnectionPool']
 class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
     """A pool of connections to one PostgreSQL database, with the interface of psycopg_pool.
 
-    :param conninfo: where to connect, or a function that says so for each connect
+    :param conninfo: where to connect, or a function that returns it for each connect
     :param connection_class: the class whose ``connect()`` is called
     :param kwargs: further arguments of ``connect()``, or a function that returns them
     :param min_size: the number of connections that the pool keeps
     :param max_size: the maximum number of connections; None for ``min_size``
-    :param open: whether the pool is opened at once. None does so, too, and is warned of.
+    :param open: whether the pool is opened at once. None opens it, too, with a warning.
     :param configure: called with each new connection
     :param check: called with a connection before a client gets it; if it raises, the client gets another one
     :param reset: called with a connection that was returned, by a task or a thread of the pool
-    :param name: the name of the pool in messages; None for ``pool-1``, ``pool-2`` ..
+    :param name: the name of the pool in messages; None for ``pool-1``, ``pool-2`` and so on
     :param close_returns: whether ``close()`` of a connection returns it to the pool
-    :param timeout: seconds that a client waits at most, unless it says otherwise
+    :param timeout: seconds that a client waits at most, unless it passes its own ``timeout``
     :param max_waiting: the maximum number of clients that wait; 0 for no limit
     :param max_lifetime: seconds after which a connection is replaced, each up to 5 % earlier
-    :param max_idle: seconds after which a connection is closed that was not needed, if there are more than ``min_size``
+    :param max_idle: seconds after which an unused connection is closed, if there are more than ``min_size``
     :param reconnect_timeout: seconds of failing connects after which ``reconnect_failed`` is called
     :param reconnect_failed: called with the pool; may be a coroutine function on asyncio
-    :param num_workers: how many connections are made at a time to fill the pool
+    :param num_workers: maximum number of connections created at the same time to fill the pool
     :raises ValueError: when a size or a number is out of range
     """
 
@@ -140,8 +140,8 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
         self._expect_unused()
         require_loop(self)
         self._pass_on_settings()
-        # The engine first, which may be opened more than once: of threads that open the pool at a time, none may find
-        # that it is open before it serves. In this order, see _expect_unused().
+        # The engine first, which may be opened more than once: if several threads open the pool, none may see it open
+        # before it serves. For the order, see _expect_unused().
         self._engine.begin(self._min_size)
         self._closed = False
         self._opened = True
@@ -149,8 +149,8 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
     def wait(self, timeout: float = 30.0) -> None:
         """Wait until the pool has ``min_size`` connections. Any number of callers may wait.
 
-        :param timeout: seconds to wait at most; when they are over, the pool is closed
-        :raises PoolTimeout: when they are over; its cause is the last error of a connect
+        :param timeout: seconds to wait at most; when they have passed, the pool is closed
+        :raises PoolTimeout: when the timeout expires; its cause is the last error of a connect
         :raises PoolClosed: when the pool is closed, or is closed meanwhile
         """
         self._expect_open()
@@ -174,10 +174,10 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
             self._engine.wait(max(timeout, 0.0))
 
     def close(self, timeout: float = 5.0) -> None:
-        """Close the pool: clients get ``PoolClosed``, those that wait, too.
+        """Close the pool: clients get ``PoolClosed``, including those that wait.
 
         Idle connections are closed before this returns; those in use when they are returned. A server that does not
-        answer holds nothing up: a connect that is under way is given up.
+        answer delays nothing: a connect under way is abandoned.
 
         :param timeout: seconds to wait for the pool's tasks or threads, if positive
         """
@@ -202,16 +202,16 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
     ) -> None:
         self.close()
 
-    # -- taking and giving back ---------------------------------------------------------------------------------------
+    # -- taking and returning -----------------------------------------------------------------------------------------
 
-    if not TYPE_CHECKING:  # the original's type says it all
+    if not TYPE_CHECKING:  # the original's type is enough
 
         def connection(self, timeout: float | None = None) -> SyncClientBlock:
             """Take a connection for a block: committed at its end, or rolled back if it raises, and returned.
 
             :param timeout: seconds to wait at most; None for the pool's ``timeout``
             :return: a context manager, and a decorator
-            :raises PoolTimeout: when they are over
+            :raises PoolTimeout: when the timeout expires
             """
             return SyncClientBlock(self, timeout)
 
@@ -219,9 +219,9 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
         """Take a connection, to be returned with :py:meth:`putconn`. Clients are served first come, first served.
 
         :param timeout: seconds to wait at most; None for the pool's ``timeout``
-        :raises PoolTimeout: when they are over; its cause is the last error of a connect, if connects fail
+        :raises PoolTimeout: when the timeout expires; its cause is the last error of a connect, if connects fail
         :raises PoolClosed: when the pool is closed or not open, or is closed meanwhile
-        :raises TooManyRequests: when ``max_waiting`` clients wait already
+        :raises TooManyRequests: when ``max_waiting`` clients are already waiting
         """
         limit = self.timeout if timeout is None else timeout
         is_told = logger.isEnabledFor(INFO)
@@ -247,7 +247,7 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
     def _getconn(self, limit: float, is_told: bool) -> CT:
         hold = Hold(self._engine, self._resetting)
         if is_told:
-            logger.info('a connection of %r was asked for', self.name)
+            logger.info('a connection of %r was requested', self.name)
         if self._closed or self._open_implicit:
             self._expect_open()
         if not limit > 0:
@@ -278,7 +278,7 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
             self._counts.add('requests_errors')
             waiting = engine.get_stats(ENDPOINT)['waiting']
             raise TooManyRequests(
-                f'the pool {self.name!r} has {waiting} clients that wait already: max_waiting={self.max_waiting}'
+                f'the pool {self.name!r} has {waiting} clients waiting already: max_waiting={self.max_waiting}'
             ) from None
         except exceptions.ConnectionPoolClosedError:
             self._counts.add('requests_errors')
@@ -304,8 +304,8 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
             raise
 
     def _take_checked(self, limit: float, check: Callable[[Any], Any], hold: Hold) -> None:
-        # A connection that does not pass is closed, and the next one is tried at once, or made. Only if one does not
-        # pass that was made for this very client, there are pauses: the next one will not pass either.
+        # A connection that fails the check is closed, and the next one is tried at once, or created. Only after the
+        # failure of one that was created for this client are there pauses: the next one will fail as well.
         began = time.monotonic()
         backoff: AttemptWithBackoff | None = None
         while True:
@@ -336,7 +336,7 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
     def putconn(self, conn: CT) -> None:
         """Return a connection. If this is interrupted, the connection is closed.
 
-        :raises ValueError: when it is not of this pool, or was returned already
+        :raises ValueError: when it does not belong to this pool, or was already returned
         """
         if logger.isEnabledFor(INFO):
             logger.info('a connection is returned to %r', self.name)
@@ -356,7 +356,7 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
             self._take_back(conn)
 
     def _is_returned_as_it_is(self, conn: Any) -> bool:
-        # Asked by the decorator of putconn().
+        # Read by the decorator of putconn().
         return (
             conn._pool is self
             and conn.pgconn.transaction_status == IDLE
@@ -379,7 +379,7 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
     # -- what is done to all connections ------------------------------------------------------------------------------
 
     def resize(self, min_size: int, max_size: int | None = None) -> None:
-        """Change the size of the pool. New connections are made at once; surplus ones are closed as they come back.
+        """Change the size of the pool. New connections are created at once; surplus ones are closed when returned.
 
         :raises ValueError: when a size is out of range
         """
@@ -414,7 +414,7 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
             try:
                 self.check_connection(conn)
             except Exception as exc:
-                logger.warning('check() has found a broken connection, which is closed: %s: %s', exc, str(conn))
+                logger.warning('check() found a broken connection, which is closed: %s: %s', exc, str(conn))
                 self._lose(conn)
             except BaseException:
                 self._take_back_cut_off(conn)
@@ -423,7 +423,7 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
                 engine.release(conn, ENDPOINT)
 
     def drain(self) -> None:
-        """Replace all connections by new ones: those in use when they are returned."""
+        """Replace all connections with new ones: those in use when they are returned."""
         self._engine.drain()
 
     def reconnect_failed(self) -> None:
@@ -431,7 +431,7 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
         if self._on_reconnect_failed is not None:
             answer_of(self._on_reconnect_failed(self))
 
-    # -- what psycopg_pool's workers do, and this pool has none of ----------------------------------------------------
+    # -- psycopg_pool's workers, which this pool does not have ---------------------------------------------------------
 
     def schedule_task(self, task: Any, delay: float) -> None:
         """Refuse, as :py:meth:`run_task` does."""

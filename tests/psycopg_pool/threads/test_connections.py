@@ -295,7 +295,7 @@ def test_close_of_a_connection_returns_it_if_that_is_wanted(dsn: str) -> None:
 def test_a_connection_of_another_pool_or_returned_twice_is_refused(dsn: str) -> None:
     with ConnectionPool(dsn, min_size=1) as pool, ConnectionPool(dsn, min_size=1, name='two') as other:
         conn = other.getconn()
-        with pytest.raises(ValueError, match="it is of 'two'"):
+        with pytest.raises(ValueError, match="it belongs to 'two'"):
             pool.putconn(conn)
         other.putconn(conn)
         with pytest.raises(ValueError, match='was returned already'):
