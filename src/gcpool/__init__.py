@@ -27,7 +27,7 @@ def __getattr__(name: str) -> object:
         message = f'module {__name__!r} has no attribute {name!r}: expected gcpool.exceptions.{name}'
     else:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    # For `from gcpool import ConnectionPool` Python asks here first, and would put its own words for an AttributeError.
+    # For `from gcpool import ConnectionPool` Python calls this first, and would replace the text of an AttributeError.
     if sys._getframe(1).f_globals.get('__name__') == 'importlib._bootstrap':  # noqa: SLF001
         raise ImportError(message, name=__name__)
     # With a name, Python does not add a guess of its own.

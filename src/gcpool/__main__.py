@@ -10,7 +10,7 @@ from gcpool._version import __version__
 
 NOT_WATCHED = 1
 USAGE_ERROR = 2  # as in argparse
-INTERRUPTED = 130  # what a shell reports for a program that SIGINT ended
+INTERRUPTED = 130  # as a shell reports for a program that SIGINT ended
 
 
 def _whole_number(least: int, most: int) -> Callable[[str], int]:
@@ -81,10 +81,10 @@ def _build_parser() -> argparse.ArgumentParser:
 def _add_check(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> None:
     check = commands.add_parser(
         'check',
-        help='try an endpoint, and say what works',
-        description='Tries an endpoint with the connection manager for it, and says what works: whether the host '
+        help='try an endpoint, and show what works',
+        description='Tries an endpoint with the connection manager for it, and shows what works: whether the host '
         'resolves, the port connects, the server accepts the user; how long a round trip takes, and how many '
-        'connections the server has room for. Passwords are never printed.',
+        'more connections the server accepts. Passwords are never printed.',
         epilog='Exit code: 0 if all of it works, 1 if a step fails, 2 for a URL that cannot be checked or a missing '
         'driver, 130 if interrupted.',
     )
@@ -109,8 +109,8 @@ _WATCHED = (
     'Only its own user can watch it.'
 )
 _EXIT_CODES = (
-    'Exit code: 0, 1 if the process cannot be watched or the file is no recording, 2 for a wrong option or a missing '
-    'package, 130 if interrupted.'
+    'Exit code: 0, 1 if the process cannot be watched or the file is not a recording, 2 for a wrong option or a '
+    'missing package, 130 if interrupted.'
 )
 
 
@@ -122,13 +122,13 @@ def _add_watching(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]
         nargs='?',
         help='the process, or the file at which it serves (default: the only process of this user that serves)',
     )
-    target.add_argument('--json', action='store_true', help='print JSON, one object a line')
+    target.add_argument('--json', action='store_true', help='print JSON, one object per line')
     top = commands.add_parser(
         'top',
         parents=[target],
         help='watch the pools of a process',
-        description=f'Shows the pools of a process: connections by state, rates, waits, endpoints, and who has had a '
-        f'connection for longest. On a terminal it goes on until Ctrl-C. {_WATCHED}',
+        description=f'Shows the pools of a process: connections by state, rates, waits, endpoints, and who has held a '
+        f'connection for longest. On a terminal it continues until Ctrl-C. {_WATCHED}',
         epilog=_EXIT_CODES,
     )
     top.add_argument(
@@ -136,19 +136,19 @@ def _add_watching(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]
         type=_seconds(0.1, 3600.0),
         default=1.0,
         metavar='S',
-        help='seconds between two looks (default: 1)',
+        help='seconds between updates (default: 1)',
     )
     top.add_argument(
         '--count',
         type=_whole_number(1, 1_000_000_000),
         metavar='N',
-        help='end after this many (default: no end; 1 if the output is not a terminal)',
+        help='end after this many updates (default: no end; 1 if the output is not a terminal)',
     )
     commands.add_parser(
         'holders',
         parents=[target],
-        help='say who has connections in use, and where they were acquired',
-        description=f'Lists the connections in use, the longest first: who has them, and the frames of the code that '
+        help='show who holds connections in use, and where they were acquired',
+        description=f'Lists the connections in use, the longest first: who holds them, and the frames of the code that '
         f'acquired them. For pools with record_holders or leak_threshold. {_WATCHED}',
         epilog=_EXIT_CODES,
     )
@@ -159,7 +159,7 @@ def _add_watching(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]
         'waiting acquires, and percentiles of the waits, over time.',
         epilog=_EXIT_CODES,
     )
-    plot.add_argument('file', metavar='FILE', help='the recording: JSON, one snapshot a line')
+    plot.add_argument('file', metavar='FILE', help='the recording: JSON, one snapshot per line')
     plot.add_argument('--output', metavar='FILE', help='the picture, .svg or .png (default: FILE.svg)')
 
 
@@ -189,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(f'{what} needs {package}, which is not installed: pip install gcpool[{extra}]', USAGE_ERROR)
 
 
-# The packages that a command needs, and the extra that brings each.
+# The packages that a command needs, and the extra that installs each.
 _EXTRAS = {'rich': 'monitor', 'matplotlib': 'plot'}
 
 
@@ -203,7 +203,7 @@ def _run_watching(options: argparse.Namespace) -> int:
     except MonitorError as error:
         return _complain(f'{str(error)[:1].upper()}{str(error)[1:]}', NOT_WATCHED)
     except BrokenPipeError:
-        # Who reads the output has seen enough, as head does. Python would complain of that at its end.
+        # The reader of the output has closed it, as head does. Python would report that when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 

@@ -13,15 +13,15 @@ from ._time_limits import seconds
 
 __all__ = ['AsyncChecks']
 
-# What the tasks that check are named by.
+# How the names of the tasks that check end.
 CHECK = 'check'
 
 
 class AsyncChecks(AsyncDisposals):
     """Checks connections in tasks of the pool, each in an empty context.
 
-    What a connection keeps of the context in which it is used would otherwise be that of whichever request had it
-    checked. A loop that ends cancels these tasks. Then nothing is checked in the background any more.
+    Otherwise a connection could keep a reference to the context of the request that had it checked. A loop that ends
+    cancels these tasks; after that, nothing is checked in the background.
     """
 
     __slots__ = ()
@@ -49,7 +49,7 @@ class AsyncChecks(AsyncDisposals):
             # A coroutine has outlived its loop. These connections are never served again.
             return
         if self._runs_in_other_thread():
-            # A coroutine of the pool is finalised in this thread. Only the loop's own thread may make tasks.
+            # A coroutine of the pool is finalised in this thread. Only the loop's own thread may create tasks.
             self._call_in_loop(self._spawn_checks)
             return
         while (check := self._take_check()) is not None:
@@ -57,7 +57,7 @@ class AsyncChecks(AsyncDisposals):
 
     def _check_ended(self, task: 'asyncio.Task[None]') -> None:
         if not task.cancelled():
-            # So that asyncio does not log it, too: the loop's run has raised it, if there is any.
+            # Retrieves an exception, so that asyncio does not log it, too: the loop's run has raised it.
             task.exception()
         self._job_ended(task)
 
@@ -77,7 +77,7 @@ class AsyncChecks(AsyncDisposals):
             async with scope:
                 set_limit(scope, self._check_limit)
                 alive = self._is_alive(await check)
-            # A check that swallows its cancellation and returns has not answered in time either.
+            # A check that suppresses its cancellation and returns has not answered in time either.
             alive = alive and not scope.expired()
         except (Exception, SystemExit) as exc:
             if is_of_signal_handler(exc):
@@ -105,10 +105,10 @@ class AsyncChecks(AsyncDisposals):
         return dead
 
     def _tell_when_closed(self, entry: Entry) -> None:
-        """Have on_connection_dead called when a dead connection is closed, while nobody waits for that."""
+        """Call on_connection_dead when a dead connection is closed, without a caller that waits for it."""
         loop = self._bound_loop
         if loop is None or loop.is_closed():
-            # A coroutine has outlived its loop: nobody closes the connection.
+            # A coroutine has outlived its loop: nothing closes the connection.
             return
         self._spawn_job(partial(self._tell_dead, entry), 'dead', self._tasks.discard)
 
@@ -126,7 +126,7 @@ class AsyncChecks(AsyncDisposals):
             self._tell_error(entry.endpoint, 'on_connection_dead() of a connection to %s failed', exc)
 
     async def _check_groups(self, groups: list[list[Entry]]) -> int:
-        """Check idle connections, of each group one at a time. Returns how many were dead, and are closed."""
+        """Check idle connections, one at a time in each group. Returns how many were dead, and are closed."""
         dead: list[Entry] = []
         left = list(groups)
         tasks = [

@@ -2,7 +2,7 @@
 
 """The part of a pool's contexts that is not compiled.
 
-That is the context around a subclass's own methods, the decorator, and the question to the manager about a block that
+That is the context around a subclass's own methods, the decorator, and the call of the manager after a block that
 raised. The half for threads is generated from the half for asyncio.
 """
 
@@ -18,7 +18,7 @@ __all__ = ['SyncContexts']
 
 
 class SyncContexts(SyncPool, Generic[EndpointT, ConnectionT]):
-    """What ``connection()`` of both runtimes has in common."""
+    """The common part of ``connection()`` in both runtimes."""
 
     __slots__ = ()
 
@@ -44,7 +44,7 @@ class SyncContexts(SyncPool, Generic[EndpointT, ConnectionT]):
             yield conn
         except BaseException as exc:
             if self._hooks_broken:
-                # None if the subclass hands out objects of its own, or the block has released the connection already.
+                # None if the subclass hands out objects of its own, or the block has already released the connection.
                 entry = self._core.entry_if_acquired(conn, endpoint)
                 if entry is not None:
                     entry.break_()
@@ -65,9 +65,9 @@ class SyncContexts(SyncPool, Generic[EndpointT, ConnectionT]):
         return with_connection
 
     def _judge(self, entry: Entry, exc: BaseException) -> None:
-        """Find out whether the exception of the user's block broke the connection. Until then it counts so."""
+        """Find out whether the exception of the user's block broke the connection. Until then it counts as broken."""
         if self._broken_on_cancel and not isinstance(exc, Exception):
-            # Cancelled, interrupted, or closed as a generator: the reply to the last request may be still to come.
+            # Cancelled, interrupted, or closed as a generator: the reply to the last request may be outstanding.
             entry.mark_cut_off()
             return
         if not self._judges:

@@ -17,7 +17,7 @@ async def not_released(exc: BaseException) -> None:
     try:
         raise exc
     finally:
-        # The traceback of the exception holds this frame: a reference from the frame would make a cycle.
+        # The traceback of the exception refers to this frame: a reference from the frame would make a cycle.
         del exc
 
 

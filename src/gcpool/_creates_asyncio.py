@@ -37,7 +37,7 @@ class AsyncCreates(AsyncPool):
     def _call_workers(self) -> bool:
         loop = self._bind_running_loop()
         if loop is None:
-            # warm_up() was called where no loop runs. What is to be created is begun when a loop first uses the pool.
+            # warm_up() was called where no loop runs. The creates begin when a loop first uses the pool.
             return True
         if loop.is_closed():
             return False
@@ -66,8 +66,8 @@ class AsyncCreates(AsyncPool):
                 self._creates.add(task)
                 task.add_done_callback(self._creates.discard, context=Context())
         except BaseException:
-            # A signal handler raised. The slot is free now, and not only when the traceback is freed; if its task was
-            # made, that finds nothing to do. Nobody else would come for the other creates.
+            # A signal handler raised. The slot is freed now, not only when the traceback is freed; if its task was
+            # created, that finds nothing to do. Nothing else would begin the other creates.
             try:
                 if growing is not None:
                     growing.put_back()
@@ -100,14 +100,14 @@ class AsyncCreates(AsyncPool):
         except asyncio.CancelledError as exc:
             if is_being_cancelled():
                 raise
-            # The manager has cancelled something of its own.
+            # The manager has cancelled a call of its own.
             pool, text = self._observer.pool_text, self._observer.text(ticket.endpoint)
             await self._grow_failed(ticket, PoolTimeout(f'{pool}: create() for {text} was cancelled: {exc}'))
         except (KeyboardInterrupt, GeneratorExit):
             # asyncio ends the loop's run, or the loop was closed.
             raise
         except BaseException as exc:
-            # If it has succeeded, the exception is that of a waiter that was to be notified.
+            # If the create has succeeded, the exception is that of notifying a waiter.
             if growing.has_ended or is_of_signal_handler(exc):
                 raise
             # No variable refers to the exception, whose traceback refers to this frame.

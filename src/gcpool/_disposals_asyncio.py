@@ -32,12 +32,12 @@ __all__ = ['PAUSE', 'AsyncDisposals', 'is_being_cancelled', 'set_limit', 'spawn'
 
 ResultT = TypeVar('ResultT')
 
-# How the names of the tasks end that call on_connection_dead and on_event, and the seconds that such a task gets to end
-# when the pool is closed without a limit.
+# The endings of the names of the tasks that call on_connection_dead and on_event, and the seconds that such a task gets
+# to end when the pool is closed without a limit.
 HOOK_TASKS = ('-dead', '-events')
 HOOK_TIME = 1.0
 
-# Seconds for which the pool creates nothing itself after one of its tasks was cancelled, as all are at the end of
+# Seconds during which the pool creates nothing itself after one of its tasks was cancelled, as all are at the end of
 # asyncio.run().
 PAUSE = 0.1
 
@@ -45,8 +45,8 @@ PAUSE = 0.1
 def set_limit(scope: 'timeout_scope', seconds: float) -> None:
     """Set the time limit of a scope that was entered.
 
-    A cancelled timer stays in the loop until its time. It is made in an empty context: otherwise it would keep the
-    task's context alive until then, with everything that a request has put there.
+    A cancelled timer stays in the loop until its time. Its context is empty: otherwise the timer would keep the task's
+    context alive until then, with everything that a request has put there.
     """
     Context().run(scope.reschedule, asyncio.get_running_loop().time() + seconds)
 
@@ -54,11 +54,11 @@ def set_limit(scope: 'timeout_scope', seconds: float) -> None:
 def spawn(
     loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, ResultT], name: str
 ) -> 'asyncio.Task[ResultT]':
-    """Make a task of the pool's own.
+    """Create a task of the pool.
 
     Not with ``loop.create_task()``: a task factory is for the program's tasks. The factories of tracers
     (ddtrace, sentry-sdk) wrap each coroutine in another one. When the task is cancelled before its first step, only the
-    outer coroutine ends, and the pool's own never learns of it.
+    outer coroutine ends, and the pool's own coroutine never learns of it.
     """
     return asyncio.Task(Guarded(coroutine, name), loop=loop, name=name)
 
@@ -70,13 +70,13 @@ def put_all_back(queue: 'deque[Disposal]') -> None:
 
 
 def is_being_cancelled() -> bool:
-    # Whether a CancelledError came from outside the task. Before 3.11 a task does not tell.
+    # Whether a CancelledError came from outside the task. Before 3.11 a task does not know.
     cancelling = getattr(asyncio.current_task(), 'cancelling', None)
     return cancelling is None or cancelling() > 0
 
 
 class AsyncDisposals(AsyncPool):
-    """Closes what is doomed, in tasks of the pool.
+    """Closes doomed connections, in tasks of the pool.
 
     If a caller closed a connection itself and was cancelled, the connection would stay half-closed, and its slot taken.
     """
@@ -100,13 +100,13 @@ class AsyncDisposals(AsyncPool):
         job: str,
         ended: Callable[['asyncio.Task[None]'], object],
     ) -> 'asyncio.Task[None]':
-        """Have one job done in a task of its own, in an empty context. The pool keeps the task until it has ended.
+        """Do one job in its own task, in an empty context. The pool keeps the task until it has ended.
 
-        In the context of its caller, a connection would keep what the request that had it created has put there: the
-        first request's trace would live as long as the connection.
+        In the context of the caller, a connection would keep what the request that caused its creation has put there:
+        the first request's trace would live as long as the connection.
 
         :param begin: see Lane
-        :param job: how the task's name ends
+        :param job: the end of the task's name
         :param ended: called with the task when it has ended
         """
         return Context().run(self._spawn_for_caller, begin, job, ended)
@@ -125,12 +125,12 @@ class AsyncDisposals(AsyncPool):
         return task
 
     def _job_ended(self, task: 'asyncio.Task[None]') -> None:
-        """Begin what the job of a task has kept waiting, if no more may be at work at a time (``max_workers``)."""
+        """Begin the jobs that waited for the job of a task, if ``max_workers`` limits the jobs at work."""
         self._tasks.discard(task)
         try:
             if task.cancelled():
-                # The loop ends, or the pool is closed: tasks that were made now would never run. Closes are begun all
-                # the same, because nobody else would close these connections.
+                # The loop ends, or the pool is closed: tasks that were created now would never run. Closes are begun
+                # anyway, because nothing else would close these connections.
                 self._creates_paused_until = self._core.now() + PAUSE
                 self._core.give_up_checks(self._core.now())
             self._begin_jobs()
@@ -140,7 +140,7 @@ class AsyncDisposals(AsyncPool):
     def _begin_jobs(self) -> None:
         """Begin the jobs that may begin, in the order in which workers take them."""
         try:
-            # Not what AsyncChecks makes of it: checks come last.
+            # Not the method as AsyncChecks overrides it: checks come last.
             AsyncDisposals._begin_disposals(self)
         finally:
             try:
@@ -151,7 +151,7 @@ class AsyncDisposals(AsyncPool):
                     self._spawn_checks()
 
     async def _wait_for_disposals(self, tasks: 'list[asyncio.Task[None]]') -> None:
-        """What is left of a release after which connections are to be closed."""
+        """The rest of a release after which connections are to be closed."""
         if tasks:
             await asyncio.wait(tasks)
 
@@ -163,12 +163,13 @@ class AsyncDisposals(AsyncPool):
     async def _dispose_doomed(self, deadline: float | None = None) -> None:
         tasks = self._spawn_disposals(deadline)
         if tasks:
-            # Each disposal is cancelled when its time limit has expired. If one goes on even so, nobody waits for it.
+            # Each disposal is cancelled when its time limit has expired. If one continues even so, the pool does not
+            # wait for it.
             patience = None if deadline is None else max(deadline - self._core.now(), 0.0) + 2 * GRACE
             await asyncio.wait(tasks, timeout=patience)
 
     async def _end_tasks(self, deadline: float | None) -> None:
-        """Wait for the end of the pool's own tasks, so that none of them outlives ``close()``.
+        """Wait for the end of the pool's tasks, so that none of them outlives ``close()``.
 
         Tasks that are still at work when the time limit has expired are cancelled, and get GRACE seconds to end.
         """
@@ -195,21 +196,22 @@ class AsyncDisposals(AsyncPool):
             await asyncio.sleep(0)
 
     def _end_closes_at_once(self) -> None:
-        """For terminate(), wherever it was called: have what is doomed closed in the pool's loop, or drop it."""
+        """For terminate(), wherever it was called: close the doomed connections in the pool's loop, or drop them."""
         loop = self._bound_loop
         # Also in the loop's own thread: a signal handler may run while the loop sleeps, and this wakes it.
         if loop is None or loop.is_closed() or not self._call_in_loop(self._spawn_disposals, self._core.now()):
             self._drop_connections()
 
     def _drop_connections(self) -> None:
-        """Forget what is doomed: it belongs to a loop that is closed, so that nothing can be awaited there."""
+        """Forget the doomed connections: they belong to a loop that is closed, where nothing can be awaited."""
         core = self._core
         dropped = 0
         while self._tasks or core.doomed:
             while self._tasks:
                 task = self._tasks.pop()
                 if not task.done():
-                    # asyncio would log that it was never done. What it was about to close goes back to the doomed.
+                    # asyncio would log that the task was never done. The connections that it was about to close become
+                    # doomed again.
                     task._log_destroy_pending = False  # type: ignore[attr-defined]
                     task.get_coro().close()
                 del task
@@ -236,7 +238,7 @@ class AsyncDisposals(AsyncPool):
             try:
                 self._spawn_disposals()
             except BaseException:
-                # A signal handler raised, and nobody would close these connections: once more.
+                # A signal handler raised, and nothing would close these connections: once more.
                 self._spawn_disposals()
                 raise
 
@@ -258,15 +260,15 @@ class AsyncDisposals(AsyncPool):
     def _spawn_disposals(self, deadline: float | None = None) -> 'list[asyncio.Task[None]]':
         loop = self._bound_loop
         if loop is None or loop.is_closed():
-            # A coroutine has outlived its loop. What is doomed remains doomed.
+            # A coroutine has outlived its loop. Doomed connections remain doomed.
             return []
         if self._runs_in_other_thread():
-            # A coroutine of the pool is finalised in this thread. Only the loop's own thread may make tasks.
+            # A coroutine of the pool is finalised in this thread. Only the loop's own thread may create tasks.
             self._call_in_loop(self._spawn_disposals, deadline)
             return []
         self._timer.set(self)
-        # What is left to the pool's workers is closed in a task of its own. What a caller has doomed and waits for, in
-        # lanes with one queue, so that a disposal that hangs holds up no other one.
+        # Each connection that is left to the pool's workers is closed in its own task. Those that a caller has doomed
+        # and waits for are closed in lanes with one queue, so that a disposal that hangs delays no other.
         jobs: deque[Disposal] = deque()
         queue: deque[Disposal] = deque()
         taken: Disposal | None = None
@@ -284,7 +286,7 @@ class AsyncDisposals(AsyncPool):
                 put_all_back(queue)
                 put_all_back(jobs)
             finally:
-                # Perhaps no other call does that, and acquires without a time limit wait for these slots.
+                # There may be no other call that begins them, and acquires without a time limit wait for these slots.
                 loop.call_later(TIMER_LATENESS, self._begin_disposals, context=Context())
             raise
 
@@ -299,13 +301,13 @@ class AsyncDisposals(AsyncPool):
         return make_task(begin, 'dispose', partial(self._lane_ended, queue))
 
     def _spawn_last_lanes(self, queue: 'deque[Disposal]', last_lanes: 'set[asyncio.Task[None]]') -> None:
-        """Have a queue closed side by side in a loop that ends. Only their maker waits for them."""
+        """Close a queue in concurrent lanes in a loop that ends. Only the lane that creates them waits for them."""
         at_work = sum(not lane.done() for lane in last_lanes)
         for _ in range(min(len(queue), PARALLEL_DISPOSALS - 1 - at_work)):
             last_lanes.add(self._spawn_disposal(self._spawn_job, queue, self._core.now(), last_lanes))
 
     async def _wait_for_last_lanes(self, last_lanes: 'set[asyncio.Task[None]]') -> BaseException | None:
-        """Wait for all of them, and for those that they make. Returns what has interrupted that, if anything has."""
+        """Wait for all of them, and for those that they create. Returns the exception that interrupted this, if any."""
         try:
             while at_work := [lane for lane in last_lanes if not lane.done()]:
                 await asyncio.wait(at_work)
@@ -315,17 +317,17 @@ class AsyncDisposals(AsyncPool):
         return None
 
     def _lane_ended(self, queue: 'deque[Disposal]', task: 'asyncio.Task[None]') -> None:
-        # If a signal handler raised between two lines of the lane, disposals may be left in the queue. They go back
-        # among the doomed, where the other lanes find them.
+        # If a signal handler raised between two lines of the lane, disposals may be left in the queue. They become
+        # doomed again, where the other lanes find them.
         put_all_back(queue)
-        # Last: a signal handler may raise in it, and must not keep the disposals from going back.
+        # Last: a signal handler may raise in it, and must not keep the disposals from becoming doomed again.
         self._job_ended(task)
 
     def _next_disposal(self, queue: 'deque[Disposal]', goes_on: bool, loop_ends: bool) -> Disposal | None:
         if queue:
             return queue.popleft()
-        # A lane of a close that has a time limit goes on with what was doomed meanwhile, within that limit. So does one
-        # of a loop that ends: a new task would never run there.
+        # A lane of a close with a time limit also closes what was doomed meanwhile, within that limit. So does a lane
+        # in a loop that ends: a new task would never run there.
         return self._take_disposal(loop_ends) if goes_on or loop_ends else None
 
     async def _dispose_in_turn(
@@ -336,7 +338,7 @@ class AsyncDisposals(AsyncPool):
         failure: BaseException | None,
     ) -> None:
         # A failure that comes before the first step is a cancellation. So the loop ends: it has cancelled this lane, or
-        # the lane that has made this one as one of its last lanes, and which waits for all of them.
+        # the lane that has created this one as one of its last lanes, and that waits for all of them.
         loop_ends = failure is not None or last_lanes is not None
         is_maker = last_lanes is None
         taken: Disposal | None = None
@@ -345,7 +347,7 @@ class AsyncDisposals(AsyncPool):
             while (taken := self._next_disposal(queue, deadline is not None, loop_ends)) is not None:
                 if loop_ends:
                     # The loop waits for this task: without a limit it could wait for ever. The loop will not wait for
-                    # new tasks, so no acquire that is cancelled may make one for what is left.
+                    # new tasks, so no cancelled acquire may create one for the rest.
                     deadline = self._core.now()
                     while (left := self._take_disposal(True)) is not None:
                         queue.append(left)
@@ -368,8 +370,8 @@ class AsyncDisposals(AsyncPool):
                 interruption = await self._wait_for_last_lanes(last_lanes)
                 failure = failure or interruption
         finally:
-            # The loop was closed, so that nothing can be awaited any more, or a signal handler raised. The disposals go
-            # back among the doomed now, where other lanes find them, and not only when the traceback is freed.
+            # The loop was closed, so that nothing can be awaited any more, or a signal handler raised. The disposals
+            # become doomed again now, where other lanes find them, not only when the traceback is freed.
             for disposal in (taken, left):
                 if disposal is not None:
                     disposal.put_back()
@@ -379,7 +381,7 @@ class AsyncDisposals(AsyncPool):
 
     async def _dispose(self, disposal: Disposal, deadline: float | None) -> None:
         if disposal.entry is None:
-            # Its lane was given up, which ended the disposal, and then ran all the same.
+            # The lane was given up, which ended the disposal, and then ran anyway.
             return
         timeout = self._dispose_timeout
         if deadline is not None:
@@ -396,7 +398,7 @@ class AsyncDisposals(AsyncPool):
                     set_limit(scope, timeout)
                     await disposal
         except asyncio.TimeoutError as exc:
-            # The exception of the time limit has no text. Before 3.11 it is none of Python's own class.
+            # The exception of the time limit has no text. Before 3.11 it is not of Python's own class.
             error = TimeoutError(str(exc) or f'the limit was {seconds(timeout)}')
             error.__cause__ = exc
         except Exception as exc:

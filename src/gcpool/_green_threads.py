@@ -7,7 +7,7 @@ __all__ = ['threads_are_green']
 
 
 def threads_are_green() -> bool:
-    """Tell whether gevent or eventlet has patched the modules of threads. That one was imported does not do it."""
+    """Return whether gevent or eventlet has patched the modules of threads; that one was imported is not enough."""
     monkey: Any = sys.modules.get('gevent.monkey')
     if monkey is not None and monkey.is_module_patched('threading'):
         return True

@@ -28,7 +28,7 @@ __all__ = ['SyncGrowing']
 
 
 class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
-    """What both runtimes have in common about connects of the pool's own, and about failed ones."""
+    """The common part of both runtimes for connects by the pool itself, and for failed connects."""
 
     __slots__ = ()
 
@@ -50,10 +50,10 @@ class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
     def warm_up(self, endpoint: EndpointT = UNSET, size: int | None = None) -> None:
         """Keep connections to an endpoint, whether it is used or not, and begin to create them.
 
-        Returns at once: the pool connects in the background, two connections at a time (or ``max_connecting``).
+        Returns at once: the pool connects in the background, two connections at the same time (or ``max_connecting``).
         :py:meth:`wait` waits for them. In a forked child the endpoint is warmed up again at the pool's first use.
 
-        :param endpoint: where to connect; the manager's ``default_endpoint`` if it is not given
+        :param endpoint: where to connect; the manager's ``default_endpoint`` if not given
         :param size: the number of connections, those in use included; 0 to stop keeping any, None for ``min_size``
         :raises TypeError: when ``size`` is not an int, or the endpoint is not hashable
         :raises ValueError: when ``size`` is negative, greater than ``max_size``, or None without a ``min_size``; also
@@ -70,7 +70,7 @@ class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
         try:
             core.pin(endpoint, size, core.now())
         finally:
-            # The core was asked who wants a slot, and may have doomed a connection for a waiter.
+            # The core has looked for waiters that want a slot, and may have doomed a connection for one.
             self._begin_disposals()
 
     def wait(self, timeout: float | None = 30.0) -> None:
@@ -104,7 +104,7 @@ class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
             text = self._observer.text
             progress = ', '.join(f'{has} of {size} for {text(endpoint)}' for endpoint, has, size in missing)
             errors = (core.last_connect_error(endpoint, 0.0) for endpoint, _, _ in missing)
-            # It creates nothing for a minimum before it is open, nor while it is suspended.
+            # The pool creates nothing for a minimum before it is open, nor while it is suspended.
             phase, why = 'creating', ''
             if not core.opened:
                 phase, why = 'open', 'is not open yet, and '
@@ -133,7 +133,7 @@ class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
         if not created:
             pool, text = self._observer.pool_text, self._observer.text(waiter.endpoint)
             raise ConnectionPoolClosedError(f'{pool} was closed while a connection to {text} was created')
-        # One connect less is under way, or an outage is over: for a waiter that may connect now, one is closed.
+        # One connect fewer is under way, or an outage is over: for a waiter that may now connect, one is closed.
         self._begin_disposals(deadline)
         if self._watches_outages:
             self._tell_end_of_outage(waiter.served)
@@ -156,26 +156,26 @@ class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
             return False
 
     def _connect_failed(self, waiter: Waiter, error: Exception) -> bool:
-        # Whether the waiter asks again. Not after its time limit, nor where no server has been asked.
+        # Returns whether the waiter asks again: not after its timeout, nor if no server was asked.
         core = self._core
         refusal = self._is_refusal(waiter.endpoint, error)
         if not refusal and self._is_hopeless(waiter.endpoint, error):
             return False
-        # The acquire's own time limit has expired, if the pool has raised this.
+        # If the pool has raised this, the acquire's own timeout has expired.
         has_time = not isinstance(error, PoolTimeout) or isinstance(error, ConnectError)
         news = core.connect_failed(waiter, without_frames(error), refusal, has_time, core.now())
         self._tell_failure(waiter.endpoint, error, news, refusal)
         return bool(news & MAY_ASK_AGAIN)
 
     def _grow_failed(self, ticket: Entry, error: BaseException) -> None:
-        """A connect of the pool's own has failed."""
+        """A connect by the pool itself has failed."""
         endpoint = ticket.endpoint
         refusal = self._is_refusal(endpoint, error)
         hopeless = not refusal and self._is_hopeless(endpoint, error)
         news = self._core.grow_failed(ticket, error, without_frames(error), refusal, self._core.now(), hopeless)
-        # Nobody else tells it, unless it has reached a waiter, or begins an outage.
+        # Nothing else reports the error, unless it has reached a waiter, or begins an outage.
         self._note_connect_failed(ticket, error, 'debug' if news & (REACHED_WAITER | OUTAGE_BEGAN) else 'info')
-        # With max_workers, this create may have kept other jobs waiting. They are not to wait for a hook as well.
+        # With max_workers, this create may have kept other jobs waiting. They must not wait for a hook as well.
         if self._core.jobs_to_begin:
             self._begin_jobs()
         self._tell_failure(endpoint, error, news, refusal)
@@ -221,5 +221,5 @@ class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
             try:
                 raise error
             finally:
-                # The traceback of the error holds this frame: a reference from the frame would make a cycle.
+                # The traceback of the error refers to this frame: a reference from the frame would make a cycle.
                 del error

@@ -18,7 +18,7 @@ def health_of(core: PoolCore, observer: Observer) -> Health:
         return Health('exhausted', f'total_max_size={core.total_max_size} reached ({_counts(in_use, waiting)})')
     if not troubled:
         return Health('ok')
-    # An outage says more than a limit, which may be reached because of it.
+    # An outage explains more than a limit, which may be reached because of it.
     first, *others = sorted(troubled, key=lambda trouble: trouble[0] == 'max_size')
     reason = _describe(core, observer, *first)
     if others:

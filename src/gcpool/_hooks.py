@@ -1,4 +1,4 @@
-"""Finds out which of the optional methods a connection manager has, and refuses what cannot be a manager."""
+"""Finds out which of the optional methods a connection manager has, and refuses objects that cannot be managers."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ _CO_COROUTINE = 0x80
 # Those of inspect.CO_VARARGS and inspect.CO_VARKEYWORDS.
 _CO_VARARGS, _CO_VARKEYWORDS = 0x4, 0x8
 
-# What the pool passes to each method of a manager, by place; and which of them get `timeout`, by name, on threads.
+# The positional arguments of each method of a manager; and the methods that get `timeout`, by name, on threads.
 _ARGUMENTS = {
     'create': ('endpoint',),
     'dispose': ('endpoint', 'conn'),
@@ -41,7 +41,7 @@ class _NoEndpoint:
         return 'NO_ENDPOINT'
 
 
-#: Stands for the default endpoint of a manager that has none: None is an endpoint as any other.
+#: Stands for the default endpoint of a manager that has none: None is an endpoint like any other.
 NO_ENDPOINT: Final[Any] = UNSET
 
 
@@ -50,9 +50,9 @@ class Hooks:
 
     :param manager: the connection manager
     :param base: the base class whose methods do nothing
-    :raises TypeError: when a hook is no method, or one that is plain in both runtimes (``normalize``, ``is_refusal``,
-        ``is_hopeless``, ``describe_endpoint``) a coroutine function; when ``broken_on_cancel`` is no bool, or
-        ``default_endpoint`` is not hashable
+    :raises TypeError: when a hook is not a method, or one that is plain in both runtimes (``normalize``,
+        ``is_refusal``, ``is_hopeless``, ``describe_endpoint``) is a coroutine function; when ``broken_on_cancel`` is
+        not a bool, or ``default_endpoint`` is not hashable
     """
 
     NAMES = ('check_aliveness', 'on_acquire', 'on_release', 'on_connection_dead', 'is_broken')
@@ -139,7 +139,7 @@ def check_manager(manager: object, *, asynchronous: bool) -> None:
             'connect is a parameter of the manager, or the endpoint'
         )
     if isinstance(manager, other) and not isinstance(manager, wanted):
-        raise TypeError(f'connection_manager {manager!r} is one for the other runtime: {expected}')
+        raise TypeError(f'connection_manager {manager!r} is for the other runtime: {expected}')
     for name in ('create', 'dispose'):
         method = getattr(manager, name, None)
         if not callable(method):
@@ -165,7 +165,7 @@ def check_manager(manager: object, *, asynchronous: bool) -> None:
 def _taken_instead(method: object, arguments: Sequence[str], timed: bool) -> Sequence[str] | None:
     """Return the names of a method's parameters if it cannot be called as the pool calls it; else None.
 
-    What is not written in Python, or takes ``*args`` or ``**kwargs``, is taken to be right: a wrapper, a mock.
+    A method not written in Python, or with ``*args`` or ``**kwargs``, is assumed to be right: a wrapper, a mock.
     """
     function: Any = getattr(method, '__func__', method)
     code = getattr(function, '__code__', None)
@@ -183,8 +183,8 @@ def _taken_instead(method: object, arguments: Sequence[str], timed: bool) -> Seq
 
 
 def _is_made_up(manager: object, name: str) -> bool:
-    # Whether a mock has made the attribute up. A mock has every one: its normalize() returns the same object for all
-    # endpoints, so that they would count as one, and to its is_refusal() every error is a refusal.
+    # Whether a mock has made up the attribute. A mock has every attribute: its normalize() returns the same object for
+    # all endpoints, so that they would count as one, and its is_refusal() is true for every error.
     mock = sys.modules.get('unittest.mock')
     if mock is None:
         return False
@@ -196,9 +196,9 @@ def _is_made_up(manager: object, name: str) -> bool:
 
 
 def is_coroutine_function(method: object) -> bool:
-    """Tell whether a method or function is a coroutine function."""
-    # inspect takes longer to import than the rest of a pool for threads. While nobody has imported it, no plain
-    # function can be marked as a coroutine function, and the flag of the code decides.
+    """Return whether a method or function is a coroutine function."""
+    # inspect takes longer to import than the rest of a pool for threads. While it is not imported, no plain function
+    # can be marked as a coroutine function, and the flag of the code decides.
     code = getattr(getattr(method, '__func__', method), '__code__', None)
     if method is None or (code is not None and not code.co_flags & _CO_COROUTINE and 'inspect' not in sys.modules):
         return False

@@ -61,9 +61,9 @@ class AsyncLifecycle(AsyncServing[EndpointT, ConnectionT], Generic[EndpointT, Co
         """Close the pool: refuse new acquires, fail the waiting ones, close every connection.
 
         Waits for connections in use and closes each when it is returned. Connections still in use when the timeout
-        expires are closed all the same, and their release does nothing. Closing a closed pool waits in the same way.
-        After this returns, no task, timer or thread of the pool is at work. On asyncio, closes that are running when
-        the timeout expires are cancelled; a close that continues, or that runs in a thread, is logged.
+        expires are closed anyway, and their release does nothing. Closing a closed pool waits in the same way. After
+        this returns, no task, timer or thread of the pool is at work. On asyncio, closes that are running when the
+        timeout expires are cancelled; a close that continues, or that runs in a thread, is logged.
 
         :param timeout: seconds to wait for connections in use, and to close the others; 0 to not wait, None for no
             limit. After the timeout each close still gets 0.1 s, or 1 ms once the call is nearly 0.5 s late.
@@ -77,8 +77,8 @@ class AsyncLifecycle(AsyncServing[EndpointT, ConnectionT], Generic[EndpointT, Co
         :raises PoolInUse: when this would wait for its own caller, without a limit: inside a block of
             ``pool.connection()``, or inside a method of the manager that the pool calls; the pool is not closed then
         :raises EventLoopMismatch: (asyncio) when the pool belongs to another event loop; the pool is not closed then
-        :raises BaseException: what ``dispose`` raises that is no Exception (an Exception is logged). Threads get it
-            after the other connections are closed. On asyncio, tasks of the pool close: a SystemExit is logged, and a
+        :raises BaseException: what ``dispose`` raises, unless it is an Exception, which is logged. Threads get it after
+            the other connections are closed. On asyncio, tasks of the pool close: a SystemExit is logged, and a
             KeyboardInterrupt ends the event loop's run.
         """
         core = self._core
@@ -98,7 +98,7 @@ class AsyncLifecycle(AsyncServing[EndpointT, ConnectionT], Generic[EndpointT, Co
             except PoolInUse:
                 raise
             except BaseException:
-                # A close that is cancelled later on leaves the pool closed, too.
+                # A close that is cancelled later leaves the pool closed, too.
                 self._stop_serving()
                 raise
         try:
@@ -164,7 +164,7 @@ class AsyncLifecycle(AsyncServing[EndpointT, ConnectionT], Generic[EndpointT, Co
         closed before this returns, connections in use beyond it when they are returned. A limit that was never given
         continues to adapt to the others.
 
-        :param min_idle: as for the pool; None leaves it as it is
+        :param min_idle: as for the pool; None leaves it unchanged
         :param max_size: the same
         :param total_max_size: the same
         :param min_size: the same
@@ -204,14 +204,14 @@ class AsyncLifecycle(AsyncServing[EndpointT, ConnectionT], Generic[EndpointT, Co
     # -- drain --------------------------------------------------------------------------------------------------------
 
     async def drain(self, endpoint: EndpointT | AllEndpoints = ALL_ENDPOINTS, *, idle_only: bool = False) -> None:
-        """Replace the connections of an endpoint, or of all endpoints, by new ones; for example after a failover.
+        """Replace the connections of an endpoint, or of all endpoints, with new ones; for example after a failover.
 
-        A connection that exists now, or is being created, is not served again: an idle one is closed by a task or a
-        thread of the pool, for which this does not wait; one in use when it is returned. Acquires that wait keep their
-        places, and get new connections. Drained connections that are not closed yet count as before. Draining a closed
-        pool does nothing.
+        A connection that exists now, or is being created, is not served again: an idle one is closed by a task or
+        thread of the pool, without this waiting for it; one in use is closed when it is returned. Acquires that wait
+        keep their places, and get new connections. Drained connections that are not closed yet count as before.
+        Draining a closed pool does nothing.
 
-        :param endpoint: whose connections; if not given, those of all endpoints
+        :param endpoint: the endpoint whose connections are replaced; all endpoints if not given
         :param idle_only: whether only idle connections are closed: those in use, and those that the pool is checking in
             the background, are left alone
         :raises TypeError: when the endpoint is not hashable, or ``idle_only`` is not a bool
@@ -240,8 +240,8 @@ class AsyncLifecycle(AsyncServing[EndpointT, ConnectionT], Generic[EndpointT, Co
     async def forget(self, endpoint: EndpointT) -> None:
         """Undo :py:meth:`warm_up`, and drain the endpoint: it is forgotten when its last connection is closed.
 
-        An endpoint that is used even so gets new connections, with ``min_size`` up to that. Forgetting an endpoint that
-        the pool does not know does nothing.
+        An endpoint that is used again gets new connections, up to ``min_size`` if that is set. Forgetting an endpoint
+        that the pool does not know does nothing.
 
         :param endpoint: the endpoint
         :raises TypeError: when the endpoint is not hashable
@@ -266,7 +266,7 @@ class AsyncLifecycle(AsyncServing[EndpointT, ConnectionT], Generic[EndpointT, Co
         :raises TypeError: when ``fail`` is not a bool
         :raises ConnectionPoolClosedError: when the pool is closed
         """
-        # What this dooms are connections that waited for a check, and whose lifetime is over.
+        # This dooms connections that waited for a check, and whose lifetime has expired.
         if not self._and_close(self._core.suspend, check_flag('fail', fail)):
             raise ConnectionPoolClosedError(f'{self!r} is closed: expected an open pool to suspend')
         self._tell_of_pool('suspended', 'the pool is suspended')
@@ -276,7 +276,7 @@ class AsyncLifecycle(AsyncServing[EndpointT, ConnectionT], Generic[EndpointT, Co
 
         :raises PoolNotSuspended: when the pool is not suspended
         """
-        # What this dooms are connections whose lifetime is over, or whose slots others need.
+        # This dooms connections whose lifetime has expired, or whose slots others need.
         if not self._and_close(self._core.resume, self._core.now()):
             raise PoolNotSuspended(f'{self!r} is not suspended: expected suspend() before resume()')
         self._tell_of_pool('resumed', 'the pool is resumed')

@@ -1,10 +1,10 @@
-"""The warning about an acquire that waits for long: which thread or task waits, and who holds the connections.
+"""The warning about an acquire that waits for long: which thread or task waits, and which hold the connections.
 
-Without it, a program whose acquires have no time limit and wait for each other hangs without a word. Example: a task
+Without it, a program whose acquires have no time limit and wait for each other hangs without a message. Example: a task
 acquires a second connection inside a block of ``connection()``, and ``max_size`` is 1.
 
-An acquire that begins to wait notes nothing for it. On threads, the acquire itself wakes up after ``LONG_WAIT``. On
-asyncio, one timer of the pool looks through the waits that the pool has to keep alive anyway.
+A beginning wait costs an acquire nothing for this. On threads, the acquire itself wakes up after ``LONG_WAIT``. On
+asyncio, one timer of the pool looks through the waits, which the pool has to keep alive anyway.
 """
 
 import gc
@@ -27,7 +27,7 @@ __all__ = ['LONG_WAIT', 'Waits']
 #: Seconds after which an acquire that waits is logged.
 LONG_WAIT = 10.0
 
-#: Seconds after such a warning in which the pool logs no further one.
+#: Seconds after such a warning during which the pool logs no further one.
 PAUSE = 60.0
 
 # Seconds by which the clock of the core may be behind the clock of an event loop.
@@ -54,7 +54,7 @@ class Waits(dict[Any, Waiter]):
         self._may_log_at = [-math.inf]
 
     def watch(self, loop: 'asyncio.AbstractEventLoop', waiter: Waiter, deadline: float) -> None:
-        """Have the timer look when the wait that begins now in this event loop has become a long one.
+        """Have the timer look at the time when the wait that begins now in this event loop becomes a long one.
 
         :param deadline: when the wait ends at the latest
         """
@@ -63,7 +63,7 @@ class Waits(dict[Any, Waiter]):
             self._timer.set(loop, LONG_WAIT, partial(self._look, loop))
 
     def stop(self) -> None:
-        """Have nothing look any more."""
+        """Stop the timer."""
         self._timer.cancel()
 
     def _look(self, loop: 'asyncio.AbstractEventLoop') -> None:

@@ -1,6 +1,6 @@
-"""The pools of this process, of both runtimes: what exports figures finds them here.
+"""The pools of this process, of both runtimes: exporters of figures find them here.
 
-A pool is noted when it is built. That is all that it costs: neither an acquire nor a release knows of this.
+A pool is noted when it is built. Acquires and releases do nothing for this.
 """
 
 import itertools
@@ -18,7 +18,7 @@ _numbers = itertools.count()
 
 
 class Watcher(Protocol):
-    """Wants to know of each pool that is built, also of one that is closed before anybody looks."""
+    """Is notified of each pool that is built, even if the pool is closed before the watcher looks."""
 
     def note_built(self, pool: Any) -> None: ...
 
@@ -27,9 +27,9 @@ _watchers: 'dict[int, weakref.ref[Watcher]]' = {}
 
 
 def register(pool: Any) -> None:
-    """Note a pool that was built. It is held weakly.
+    """Note a pool that was built, by a weak reference.
 
-    With ``GCPOOL_MONITOR=1`` in the environment, the first pool of a process has it serve snapshots.
+    With ``GCPOOL_MONITOR=1`` in the environment, the process serves snapshots from its first pool on.
     """
     number = next(_numbers)
     # The method is bound now: at the end of the interpreter the module's names may be gone before its pools are.
@@ -46,20 +46,20 @@ def register(pool: Any) -> None:
 
 
 def watch(watcher: Watcher) -> None:
-    """Tell a watcher of each pool that is built from now on. It is held weakly."""
+    """Notify a watcher, which is held weakly, of each pool that is built from now on."""
     number = next(_numbers)
     forget = _watchers.pop
     _watchers[number] = weakref.ref(watcher, lambda _: forget(number, None))
 
 
 def open_pools() -> list[Any]:
-    """The pools that are not closed, in the order of their making."""
+    """The pools that are not closed, in the order in which they were built."""
     pools = (reference() for _, reference in sorted(_references.copy().items()))
     return [pool for pool in pools if pool is not None and not pool.closed]
 
 
 def by_name(pools: Iterable[Any]) -> dict[str, list[Any]]:
-    """The pools by their names. Several pools may have one name: their figures are summed."""
+    """The pools by their names. Several pools may have the same name: their figures are summed."""
     groups: dict[str, list[Any]] = {}
     for pool in pools:
         groups.setdefault(pool.name, []).append(pool)

@@ -1,4 +1,4 @@
-"""How a release on asyncio ends that has a hook to run, or a connection to close."""
+"""The end of a release on asyncio that has a hook to run, or a connection to close."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -13,12 +13,12 @@ from .exceptions import DiscardConnection
 
 __all__ = ['AsyncReleases']
 
-# The name of the tasks in which the releases run that nobody awaits.
+# The name of the tasks that run releases that are not awaited.
 RELEASE_TASK = 'gcpool-release'
 
 
 class AsyncReleases(AsyncChecks):
-    """What is left of a release or a discard after its call: the manager's hooks, and waiting for closes."""
+    """The rest of a release or a discard after its call: the manager's hooks, and waiting for closes."""
 
     __slots__ = ()
 
@@ -56,7 +56,7 @@ class AsyncReleases(AsyncChecks):
     _discard_in_loop.__qualname__ = _wait_for_discard.__qualname__ = 'ConnectionPool.discard'
 
     def _spawn_release(self, rest_of_release: Coroutine[Any, Any, None]) -> None:
-        """Have the rest of a release run in a task of the pool, in an empty context.
+        """Run the rest of a release in a task of the pool, in an empty context.
 
         Otherwise the hook would see whatever the code that dropped the connection has put into its context.
         """
@@ -70,14 +70,14 @@ class AsyncReleases(AsyncChecks):
         failure = None if task.cancelled() else task.exception()
         if failure is not None:
             self._tell_of_pool(
-                None, 'a release that nobody awaits has failed: %s: %s', type(failure).__name__, failure, level='error'
+                None, 'a release that was not awaited failed: %s: %s', type(failure).__name__, failure, level='error'
             )
 
     async def _discard(self, lease: Lease, waits: bool = True) -> None:
-        """Have a broken connection closed.
+        """Close a broken connection.
 
-        Its user waits for that for at most LEAST_DISPOSE_TIME; then the pool's tasks go on. Otherwise a server that no
-        longer answers would keep the user waiting beyond a time limit of the user's own (``asyncio.timeout`` around the
+        Its user waits for that for at most LEAST_DISPOSE_TIME; then the pool's tasks continue. Otherwise a server that
+        no longer answers would keep the user waiting beyond the user's own time limit (``asyncio.timeout`` around the
         block).
         """
         entry = lease.held
@@ -105,7 +105,7 @@ class AsyncReleases(AsyncChecks):
         await self._expect_awaitable(hook, 'on_connection_dead')
 
     async def _finish_release(self, lease: Lease, after_error: bool = False) -> None:
-        """What is left of a release that has a hook to run first."""
+        """The rest of a release that has a hook to run first."""
         entry = lease.held
         try:
             hook = self._manager.on_release(entry.endpoint, entry.conn)
@@ -115,7 +115,7 @@ class AsyncReleases(AsyncChecks):
         except DiscardConnection as exc:
             await self._discard_unreset(lease, exc)
         except BaseException as exc:
-            # Closes no connections that are due, as in generic-connection-pool.
+            # Closes no expired connections, as in generic-connection-pool.
             self._release_unreset(lease, isinstance(exc, Exception))
             self._spawn_disposals()
             raise
@@ -132,7 +132,7 @@ class AsyncReleases(AsyncChecks):
             self._doom_due()
             tasks = self._spawn_disposals()
         if tasks:
-            # For no longer than for a broken connection: see _discard().
+            # The user waits no longer than for a broken connection: see _discard().
             await asyncio.wait(tasks, timeout=LEAST_DISPOSE_TIME)
 
     # The warning about a coroutine that was never awaited shows this name.

@@ -1,6 +1,6 @@
 # Generated from src/gcpool/_serving_asyncio.py by .github/scripts/generate_threading.py; do not edit.
 
-"""How an acquire is served that found no connection ready: the order of its steps, and what the collector does.
+"""How acquires that found no connection ready are served: the order of the steps, and what the collector does.
 
 The half for threads is generated from the half for asyncio.
 """
@@ -53,7 +53,7 @@ class SyncServing(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Connec
                 raise self._refusal_of(waiter, endpoint)
             self._raise_failure(waiter)
             if waiter.held is None:
-                # On threads: a signal handler that acquired while this waited has taken over what this was served.
+                # On threads: a signal handler that acquired while this waited has taken over its connection.
                 found_dead = False
                 continue
             if waiter.has_ticket:
@@ -64,8 +64,8 @@ class SyncServing(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Connec
             found_dead = False
             if not self._must_check(waiter):
                 break
-            # One check_timeout is enough. After that the pool checks what this acquire is served, in the background,
-            # while it goes on to the next connection, or connects in the place of the dead one.
+            # One check_timeout is enough. After that the pool checks the connections that this acquire is served, in
+            # the background, while it continues with the next connection, or connects in place of the dead one.
             if waiter.check_timed_out and core.leave_check_to_pool(waiter, core.now()):
                 continue
             if self._check(waiter, deadline, timeout):
@@ -115,16 +115,14 @@ class SyncServing(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Connec
             raise
 
     def _due_in(self) -> float | None:
-        """Return the seconds until the next idle connection is due for a close or a check, or a look for leaks is; None
-        if none ever is.
-        """
+        """Return the seconds until a close or check of an idle connection, or a look for leaks; None for never."""
         core = self._core
         dues = [due for due in (core.next_due() if core.collects else None, core.next_check()) if due is not None]
         due = min(*dues, self._holding.due_at(self), math.inf)
         return max(due - core.now(), 0.0) if due < math.inf else None
 
     def _collect(self) -> float | None:
-        """Close what is due, and begin the checks that are. Return what :py:meth:`_due_in` does."""
+        """Close the connections that are due, and begin the due checks. Return what :py:meth:`_due_in` does."""
         core = self._core
         self._holding.look_if_due(self)
         if core.begin_due_checks(core.now()):
@@ -132,7 +130,7 @@ class SyncServing(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Connec
         found = int(core.collects)
         while found:
             found = core.doom_due(core.now(), PARALLEL_DISPOSALS, True)
-            # Also when nothing is due: being told the time, the core may have doomed a connection for a waiter.
+            # Also when nothing is due: when it received the time, the core may have doomed a connection for a waiter.
             self._dispose_due()
         return self._due_in()
 

@@ -10,11 +10,11 @@ _CO_VARARGS = 0x04
 
 
 def is_of_signal_handler(exc: BaseException) -> bool:
-    """Tell whether a signal handler has raised an exception, also where it has interrupted a callback.
+    """Return whether a signal handler has raised an exception, also where it has interrupted a callback.
 
-    A handler that calls ``sys.exit()`` ends the program, wherever the program is just then. A callback that does so is
-    in error: it is the pool's guest. A handler is recognised by its arguments: one of them is the frame that it has
-    interrupted, and that frame is part of the traceback. A handler that is not written in Python is not seen.
+    A handler that calls ``sys.exit()`` ends the program, wherever the program is at that time. A callback must not. A
+    handler is recognised by its arguments: one of them is the frame that it has interrupted, and that frame is part of
+    the traceback. A handler that is not written in Python is not recognised.
 
     :param exc: an exception that is being handled
     """

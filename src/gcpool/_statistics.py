@@ -7,10 +7,10 @@ __all__ = ['Health', 'Histogram', 'PoolStats']
 
 
 class Histogram:
-    """How often which times were measured. The buckets are those of the core: each is twice as wide as the one before.
+    """Measured times, counted in buckets. The buckets are those of the core: each is twice as wide as the one before.
 
-    :ivar bounds: the upper bounds of the buckets in seconds, which belong to the buckets; the last one is infinite
-    :ivar counts: how many times there are in each bucket
+    :ivar bounds: the upper bounds of the buckets in seconds, inclusive; the last one is infinite
+    :ivar counts: the number of times in each bucket
     :ivar sum: the sum of all times in seconds
     """
 
@@ -23,13 +23,13 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many times were measured."""
+        """The number of measured times."""
         return sum(self.counts)
 
     def percentile(self, q: float) -> float:
         """Return a time in seconds that ``q`` percent of the times do not exceed; 0.0 if none was measured.
 
-        An estimate: within a bucket, the times are taken to be spread evenly. It is wrong by less than a factor of 2. A
+        An estimate: within a bucket, the times are assumed to be spread evenly. The error is less than a factor of 2. A
         time beyond the last finite bound counts as that bound.
 
         :param q: 0 to 100

@@ -12,9 +12,8 @@ class timeout_scope:  # noqa: N801 - it stands for asyncio.timeout
     """Cancels the task inside after some seconds and turns that cancellation into a TimeoutError.
 
     Later Pythons count the cancellations of a task, by which a scope knows whether other code cancelled it, too.
-    Here the scope watches itself: while it is entered it stands before the task's ``cancel``. (By what is raised it
-    cannot know: of two cancellations in one turn of the loop one arrives, and where that comes through another task its
-    message is lost.)
+    This scope counts itself: while it is entered, it replaces the task's ``cancel``. (The exception would not tell: of
+    two cancellations in one turn of the loop only one arrives, and through another task its message is lost.)
 
     :param delay: seconds, None for no limit yet
     """
@@ -30,14 +29,14 @@ class timeout_scope:  # noqa: N801 - it stands for asyncio.timeout
         self._cancelled = False
 
     def expired(self) -> bool:
-        """Whether the time was over before the block was."""
+        """Whether the timeout expired before the block ended."""
         return self._expired
 
     async def __aenter__(self) -> 'Self':
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         if task is None:
-            raise RuntimeError('a time limit can only be kept inside a task')
+            raise RuntimeError('a time limit works only inside a task')
         self._task = task
         self._cancel = task.cancel
         surrounding = getattr(self._cancel, '__self__', None)
@@ -48,15 +47,15 @@ class timeout_scope:  # noqa: N801 - it stands for asyncio.timeout
         return self
 
     def reschedule(self, when: float) -> None:
-        """Have the time be over at another time of the loop."""
+        """Let the timeout expire at another time of the loop."""
         loop = asyncio.get_running_loop()
         if self._timer is not None:
             self._timer.cancel()
         self._timer = loop.call_soon(self._expire) if when <= loop.time() else loop.call_at(when, self._expire)
 
     def _watch(self, msg: object = None) -> bool:
-        # In the place of the task's cancel(). That a scope further inside has expired is no concern of this one; that
-        # one around it has, is: then what lies between the two must not go on.
+        # Replaces the task's cancel(). The expiry of an inner scope does not concern this one; that of an outer one
+        # does: the code in between must not continue.
         if not (isinstance(msg, timeout_scope) and msg.is_within(self)):
             self._cancelled = True
         return bool(self._cancel(msg))

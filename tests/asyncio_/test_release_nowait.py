@@ -133,7 +133,7 @@ async def test_what_its_hook_raises_is_logged_and_the_connection_is_back(
         case.manager.script('on_release', OSError('gone'))
         where(case.pool.release_nowait, conn)
         await until(lambda: case.stats['idle'] == 1)
-        await until(lambda: 'a release that nobody awaits has failed: OSError: gone' in caplog.text)
+        await until(lambda: 'a release that was not awaited failed: OSError: gone' in caplog.text)
 
 
 async def test_its_hook_runs_in_an_empty_context() -> None:

@@ -157,7 +157,7 @@ def test_the_collector_logs_what_is_no_exception_and_goes_on(caplog: pytest.LogC
         case.manager.script('dispose', Interruption('on purpose'))
         case.cycle('a')
         until(lambda: 'Interruption: on purpose' in caplog.text)
-        assert 'goes on after an error' in caplog.text
+        assert 'continues after an error' in caplog.text
         case.cycle('b')
         until(lambda: case.pool.get_size() == 0)
         caplog.clear()

@@ -407,7 +407,7 @@ def test_the_last_thread_goes_on_after_an_exception_if_no_other_one_can_be_start
             patch.setattr(threading.Thread, 'start', refuse)
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(killed.ident), ctypes.py_object(SystemExit))
             case.pool._workers.call()
-            until(lambda: any('goes on after an error' in record.message for record in caplog.records))
+            until(lambda: any('continues after an error' in record.message for record in caplog.records))
             assert workers(case) == [killed]
             # The acquire began to wait while there was a thread for the next attempt: it makes none itself.
             case.clock.advance(10.0)
@@ -425,7 +425,7 @@ def test_an_exception_that_somebody_raises_in_a_thread_during_a_dispose_ends_tha
             case.cycle('b')
             case.cycle('a')
         assert workers(case) != []
-    assert caplog.text.count('goes on after an error') == 3
+    assert caplog.text.count('continues after an error') == 3
 
 
 def test_system_exit_of_a_create_fails_its_acquire_alone(caplog: pytest.LogCaptureFixture) -> None:

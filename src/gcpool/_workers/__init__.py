@@ -1,1 +1,1 @@
-"""What works in the background for a pool: the collector of either runtime, the threads that close, a timer."""
+"""The background work of a pool: the collector of either runtime, the threads that close, timers."""

@@ -16,10 +16,10 @@ __all__ = [
 
 
 class HasThreads(Protocol):
-    """What idle threads belong to: a pool's collector or workers, or a server of snapshots."""
+    """The owner of idle threads: a pool's collector or workers, or a server of snapshots."""
 
     def dismiss(self, thread: threading.Thread, /) -> bool:
-        """Have an idle thread end. False if it is none of these threads."""
+        """End an idle thread. False if it is not one of these threads."""
         ...
 
     def recall(self) -> None:
@@ -29,18 +29,18 @@ class HasThreads(Protocol):
 # Seconds that idle threads get to end before the process forks.
 MAX_FORK_DELAY = 0.1
 
-# The threads that wait for work, and what each belongs to.
+# The threads that wait for work, and the owner of each.
 idle_threads: dict[threading.Thread, HasThreads] = {}
 
-# Those whose threads were dismissed for a fork that has not happened yet.
+# The owners whose threads were dismissed for a fork that has not happened yet.
 _dismissed: list[HasThreads] = []
 
 
 def dismiss_idle_threads() -> None:
-    """Have the pools' idle threads end before a fork, because Python warns about a fork beside other threads.
+    """End the pools' idle threads before a fork, because Python warns about a fork while other threads run.
 
-    Python calls this whatever locks are held. So it takes none, gives the threads MAX_FORK_DELAY seconds, and does not
-    wait for threads that are at work.
+    Python may call this while any lock is held. So this takes no lock, gives the threads MAX_FORK_DELAY seconds, and
+    does not wait for threads that are at work.
     """
     this = threading.get_native_id()
     ending = []
@@ -48,7 +48,7 @@ def dismiss_idle_threads() -> None:
         workers = idle_threads.get(thread)
         # gevent's threads run in this very thread of the system, and Python does not count them.
         if workers is not None and thread.native_id != this:
-            # Noted first: a signal handler may raise after the call, and what was dismissed has to be recalled.
+            # Noted first: a signal handler may raise after the call, and dismissed threads have to be recalled.
             _dismissed.append(workers)
             if workers.dismiss(thread):
                 ending.append(thread)
@@ -69,7 +69,7 @@ def recall_dismissed() -> None:
 
 
 def forget_idle_threads() -> None:
-    """Forget the threads in the child of a fork: they have stayed behind in the parent."""
+    """Forget the threads in the child of a fork: they exist only in the parent."""
     _dismissed.clear()
     idle_threads.clear()
 

@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 __all__ = ['AsyncCollector']
 
-# Seconds after which the collector of an asyncio pool goes on if its task was cancelled.
+# Seconds after which the collector of an asyncio pool continues if its task was cancelled.
 COLLECTOR_PAUSE = 0.1
 
 
 class AsyncCollector:
-    """Runs a pool's ``_collect`` when something is due: a timer of the loop while there is nothing to do.
+    """Runs a pool's ``_collect`` when something is due; until then there is only a timer of the loop.
 
     It holds no strong reference to the pool, and no task waits. So a forgotten pool can be collected, and a loop that
     waits for its tasks can end.
@@ -45,12 +45,12 @@ class AsyncCollector:
         if pool is None:
             return
         if self._is_collecting(pool._bound_loop):
-            # When the task is done, it looks what is due next.
+            # When the task is done, it reads what is due next.
             return
         self._work(pool)
 
     def ensure_running(self) -> bool:
-        """Set the timer if there is neither timer nor task. Returns True: what is due will be closed."""
+        """Set the timer if there is neither timer nor task. Returns True: due connections will be closed."""
         pool = self._pool()
         loop = None if pool is None else pool._bound_loop
         will_fire = loop is not None and self._timer.will_fire_in(loop)
@@ -88,10 +88,10 @@ class AsyncCollector:
         pool = self._pool()
         if pool is not None and not self._stopped:
             # The task may have been cancelled, even before its first step, as all tasks of a loop that ends. If the
-            # loop does not end, the work goes on after a pause.
+            # loop does not end, the work continues after a pause.
             self._work(pool, COLLECTOR_PAUSE if task.cancelled() else 0.0)
 
     def stop(self) -> None:
-        """Do not collect any more. Closes that have begun go on."""
+        """Stop collecting. Closes that have begun continue."""
         self._stopped = True
         self._timer.cancel()

@@ -16,8 +16,8 @@ __all__ = ['SyncCollector']
 class _CollectorThread:
     """One collector's thread, and what wakes it.
 
-    It knows its process by the id and not by the core's fork epoch: the pool's end wakes the
-    thread, too, and then there is no core to be asked.
+    It knows its process by the id and not by the core's fork epoch: the end of the pool wakes the thread, too, and then
+    the core no longer exists.
 
     :ivar pid: the process that the thread belongs to
     """
@@ -28,14 +28,14 @@ class _CollectorThread:
         self.thread: threading.Thread | None = None
 
     def runs_in(self, pid: int) -> bool:
-        # The process is compared first: if Python was not told of a fork, threading takes the thread to be alive.
+        # The process is compared first: if a fork bypassed Python, threading considers the thread alive.
         return self.pid == pid and self.thread is not None and self.thread.is_alive()
 
     def wake_in(self, pid: int) -> None:
-        # Uses nothing global, because the last pools are freed while the modules are being taken apart.
+        # Uses nothing global, because the last pools are freed while the modules are being torn down.
         if self.pid != pid:
-            # The thread waits in the process that this one was forked from. If Python was not told of the fork, setting
-            # the wakeup would hand its lock over to that thread, which does not exist here.
+            # The thread waits in the process that this one was forked from. If the fork bypassed Python, setting the
+            # wakeup would hand its lock over to that thread, which does not exist here.
             return
         self.wakeup.set()
 
@@ -44,8 +44,8 @@ class SyncCollector:
     """Runs a pool's ``_collect`` when something is due: a daemon thread that sleeps until then.
 
     The thread holds no strong reference to the pool while it sleeps, and ends when the pool is gone. A thread that has
-    died (somebody raised an exception in it), or has stayed behind in the process that this one was forked from, is
-    replaced when it is needed. If no thread can be started, releases do its work until one can be.
+    died (of an exception raised in it from outside), or exists only in the parent process, is replaced when it is
+    needed. If no thread can be started, releases do its work until one can be.
 
     :param pool: the pool; ``pool._collect()`` returns the seconds until it is to be called again, None for never
     """
@@ -56,8 +56,8 @@ class SyncCollector:
         self._name = name
         self._pool = weakref.ref(pool, lambda _: self._wake_all())
         self._stopped = False
-        # Two threads may start a collector at once: the last one in this list stays, and has the others end. append()
-        # and remove() of a list are atomic, even without the GIL, and so is list() of a list.
+        # Two threads may start a collector at once: the last one in this list stays, and ends the others. append() and
+        # remove() of a list are atomic, even without the GIL, and so is list() of a list.
         self._threads: list[_CollectorThread] = []
         self._start_warning = StartWarning('thread %s cannot be started, so releases close what is due: %s', name)
         self.wakeups = 0
@@ -96,7 +96,7 @@ class SyncCollector:
 
     def _add_thread(self) -> _CollectorThread:
         collector = _CollectorThread(self._getpid())
-        # The thread is handed its own Thread object, because current_thread() may return another one under gevent's
+        # The thread is passed its own Thread object, because current_thread() may return another one under gevent's
         # monkey-patching.
         collector.thread = threading.Thread(target=lambda: self._run(collector), name=self._name, daemon=True)
         self._threads.append(collector)
@@ -106,7 +106,7 @@ class SyncCollector:
         try:
             self._threads.remove(collector)
         except ValueError:
-            # Another thread has forgotten it.
+            # Another thread has removed it.
             return
 
     def _wake_all(self) -> None:
@@ -120,7 +120,7 @@ class SyncCollector:
             while self._is_needed(collector):
                 self._collect_and_sleep(collector)
         except BaseException:
-            # Somebody raised an exception in this thread. The next acquire wakes who looks for leaks.
+            # An exception was raised in this thread from outside. The next acquire wakes the search for leaks.
             pool = self._pool()
             if pool is not None:
                 pool._core.look_for_leaks_again(pool._core.now(), False)
@@ -131,13 +131,13 @@ class SyncCollector:
 
     def _take_over(self, collector: _CollectorThread) -> None:
         if collector not in self._threads:
-            # A signal handler raised in start_thread(): _start() then forgot this collector, and it runs all the same.
+            # A signal handler raised in start_thread(): _start() then forgot this collector, and it runs anyway.
             self._threads.append(collector)
         for other in list(self._threads):
             if other.pid != collector.pid:
                 self._forget(other)
             elif other is not collector:
-                # If this collector is the last in the list, the other one ends. If not, the last one has this one end.
+                # If this collector is the last in the list, the other one ends. If not, the last one ends this one.
                 other.wake_in(collector.pid)
 
     def _is_needed(self, collector: _CollectorThread) -> bool:
@@ -150,8 +150,8 @@ class SyncCollector:
         try:
             delay = pool._collect()
         except BaseException:
-            # A manager's dispose raised what is no Exception. The connection is accounted for; others will be due.
-            logger.last_resort('the collector of %r goes on after an error', pool)
+            # A manager's dispose raised a BaseException. The connection is accounted for; others will be due.
+            logger.last_resort('the collector of %r continues after an error', pool)
             delay = pool._due_in()
         del pool
         thread = cast('threading.Thread', collector.thread)
@@ -163,9 +163,9 @@ class SyncCollector:
         self.wakeups += 1
 
     def stop(self) -> list[threading.Thread]:
-        """Have the collectors end, each after the close that it has begun, if any.
+        """End the collectors, each after the close that it has begun, if any.
 
-        :return: the threads that are alive, but for the caller: a dispose that closes the pool does not wait for itself
+        :return: the threads that are alive, except the caller: a dispose that closes the pool does not wait for itself
         """
         self._stopped = True
         self._wake_all()
@@ -177,7 +177,7 @@ class SyncCollector:
         ]
 
     def dismiss(self, thread: threading.Thread) -> bool:
-        """The process is about to fork: have this idle thread end. False if it does not belong to this collector."""
+        """The process is about to fork: end this idle thread. False if it does not belong to this collector."""
         pid = self._getpid()
         for collector in list(self._threads):
             if collector.thread is thread and collector.pid == pid:

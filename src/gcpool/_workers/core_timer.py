@@ -1,4 +1,4 @@
-"""The timer of a pool on asyncio for what the core does at its time."""
+"""The timer of a pool on asyncio for the timed actions of the core."""
 
 import math
 import weakref
@@ -15,9 +15,9 @@ __all__ = ['CoreTimer']
 class CoreTimer:
     """A timer of the loop that calls a pool's ``_run_timers`` when something is due in the core.
 
-    That is when a close stops counting for the waiters, who would hang as long as that close in a pool that nobody
-    calls meanwhile, and when an attempt to connect is due. The timer exists only while there is anything to wait for.
-    It holds no strong reference to the pool.
+    That is when a close stops counting as relief, and when an attempt to connect is due. Without the timer, waiters
+    would hang as long as that close, unless the pool is called meanwhile. The timer exists only while something will be
+    due. It holds no strong reference to the pool.
     """
 
     def __init__(self, pool: Any):
@@ -35,7 +35,7 @@ class CoreTimer:
         is_set = loop is None or due == math.inf or self._timer.will_fire_in(loop)
         if due == self._due and loop is self._loop and is_set:
             return
-        # Noted first: if a signal handler raises in what follows, the next call sets the timer.
+        # Noted first: if a signal handler raises below, the next call sets the timer.
         self._due = math.inf
         self._timer.cancel()
         if loop is not None and due < math.inf:

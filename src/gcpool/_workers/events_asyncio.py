@@ -14,7 +14,7 @@ from gcpool.observers import PoolEvent
 
 __all__ = ['MAX_EVENTS', 'AsyncEvents']
 
-# How many events wait for on_event at most. Further ones are dropped: it hangs, or is too slow.
+# Maximum number of events that wait for on_event. Further ones are dropped: it hangs, or is too slow.
 MAX_EVENTS = 1000
 
 
@@ -22,9 +22,9 @@ class AsyncEvents:
     """Calls ``on_event`` in a task of the pool, one event after the other, in the order in which they came.
 
     Not in the task in which something happened: that holds a connection, or closes one, and ``on_event`` may acquire,
-    or close the pool. The task is made when there is an event, in an empty context, and ends when there is none.
+    or close the pool. The task is created when there is an event, in an empty context, and ends when there is none.
 
-    :param on_event: called with each event; its result is awaited if that can be
+    :param on_event: called with each event; its result is awaited if it is awaitable
     :param name: the name of the pool
     """
 
@@ -39,11 +39,11 @@ class AsyncEvents:
         self._dropped = False
 
     def bind(self, pool: Any) -> None:
-        """Say whose events these are."""
+        """Set the pool whose events these are."""
         self._pool = weakref.ref(pool)
 
     def put(self, event: PoolEvent) -> None:
-        """Have ``on_event`` called."""
+        """Queue an event for ``on_event``."""
         pool = self._pool()
         loop = None if pool is None else pool._bound_loop
         if pool is None or (loop is not None and loop.is_closed()):

@@ -13,12 +13,12 @@ from .threads import StartWarning, make_this_thread_known, start_thread
 
 __all__ = ['MAX_EVENTS', 'SyncEvents']
 
-# How many events wait for on_event at most. Further ones are dropped: it hangs, or is too slow.
+# Maximum number of events that wait for on_event. Further ones are dropped: it hangs, or is too slow.
 MAX_EVENTS = 1000
 
 
 class _ProcessEvents:
-    """What is to be told in one process, and the thread that does."""
+    """The events to report in one process, and the thread that reports them."""
 
     def __init__(self) -> None:
         self.waiting: deque[PoolEvent] = deque()
@@ -35,8 +35,8 @@ class SyncEvents:
     or close the pool. The thread is started when there is an event, and ends when there is none. If none can be
     started, the events wait for the next one, or for the pool's ``close``.
 
-    No event is overlooked. :py:meth:`put` adds one first, and then looks for the thread; the thread says that it ends
-    first, and then looks for events. One of the two sees the other.
+    No event is overlooked. :py:meth:`put` first adds the event, and then looks for the thread; the thread first
+    announces that it ends, and then looks for events. One of the two sees the other.
 
     :param on_event: called with each event
     :param name: the name of the pool
@@ -46,7 +46,7 @@ class SyncEvents:
         self._on_event = on_event
         self._pool_name = name
         self._name = f'gcpool-{name}-events'
-        # The events of another process are told there.
+        # The events of another process are reported there.
         self._per_process = PerProcess(_ProcessEvents)
         self._start_warning = StartWarning('thread %s cannot be started, so events wait: %s', self._name)
 
@@ -54,7 +54,7 @@ class SyncEvents:
         """Do nothing: the thread needs only ``on_event``."""
 
     def put(self, event: PoolEvent) -> None:
-        """Have ``on_event`` called."""
+        """Queue an event for ``on_event``."""
         process = self._per_process.get()
         if len(process.waiting) >= MAX_EVENTS:
             if not process.dropped:
@@ -94,12 +94,12 @@ class SyncEvents:
             try:
                 self._on_event(process.waiting.popleft())
             except BaseException:
-                # SystemExit, too: the thread has to go on.
+                # SystemExit, too: the thread has to continue.
                 logger.last_resort('%s: on_event failed', self._pool_name)
         process.dropped = False
 
     def threads(self) -> list[threading.Thread]:
-        """The thread that tells events, if there is one, and the caller is another one. Tells what waits otherwise."""
+        """The thread that reports events, other than the caller. If none can be started, this reports what waits."""
         process = self._per_process.get()
         thread = process.thread
         if thread is threading.current_thread():

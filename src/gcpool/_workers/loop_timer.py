@@ -1,4 +1,4 @@
-"""A timer of an event loop, for what a pool on asyncio does at its time."""
+"""A timer of an event loop, for the timed actions of a pool on asyncio."""
 
 from collections.abc import Callable
 from contextvars import Context
@@ -9,24 +9,24 @@ if TYPE_CHECKING:
 
 __all__ = ['TIMER_LATENESS', 'LoopTimer']
 
-# Seconds after which a timer that is still there will not fire any more: a signal handler raised when it fired.
+# A timer that is late by this many seconds will never fire: a signal handler raised when it fired.
 TIMER_LATENESS = 0.1
 
 
 class LoopTimer:
-    """Calls a function once, after a delay that can be set anew."""
+    """Calls a function once, after a delay that can be changed."""
 
     def __init__(self) -> None:
         self._handle: asyncio.TimerHandle | None = None
-        # The handle is not asked for its time: uvloop's with a delay of less than a millisecond do not know it.
+        # The time is not read from the handle: uvloop's handles with a delay of less than a millisecond do not know it.
         self._fires_at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def set(self, loop: 'asyncio.AbstractEventLoop', delay: float, callback: Callable[[], None]) -> None:
-        """Have a function called after a delay in seconds, in place of the one that was set before.
+        """Call a function after a delay in seconds, in place of the one that was set before.
 
-        It is called in an empty context, which what it starts inherits. The context of the task that sets the timer,
-        which may be a request's, would be kept as long as the timer, or what it starts.
+        It is called in an empty context, which everything that it starts inherits. Otherwise the context of the task
+        that sets the timer, which may be a request's, would be kept alive as long.
         """
         self.cancel()
         self._fires_at = loop.time() + delay
@@ -34,7 +34,7 @@ class LoopTimer:
         self._handle = loop.call_later(delay, self._fire, callback, context=Context())
 
     def cancel(self) -> None:
-        """Have no function called."""
+        """Cancel the call."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None

@@ -1,4 +1,4 @@
-"""What a pool has once in each process: in a forked child it begins anew."""
+"""The state that a pool has once per process: a forked child starts with a new one."""
 
 import os
 from collections.abc import Callable
@@ -10,7 +10,7 @@ ObjectT = TypeVar('ObjectT')
 
 
 class PerProcess(Generic[ObjectT]):
-    """One object for the process that asks. It is made when it is first asked for.
+    """One object per process, which is made at its first use.
 
     Also after a fork that bypasses Python. A child must not touch the parent's object: to set the wakeup there,
     for example, would hand its lock over to a thread that does not exist in the child.
@@ -37,5 +37,5 @@ class PerProcess(Generic[ObjectT]):
         return found
 
     def find(self) -> ObjectT | None:
-        """The same; None if it was not made yet. Uses nothing global, so it works while modules are taken apart."""
+        """The same; None if it was not made yet. Uses nothing global, so it works while modules are torn down."""
         return self._by_pid.get(self._getpid())

@@ -26,18 +26,18 @@ class _ProcessThreads:
         # Dicts serve as sets that keep their order: otherwise a simulation could not be repeated. list() of a dict is
         # atomic, even without the GIL; tuple() is not.
         self.by_number: dict[int, threading.Thread] = {}
-        # The workers that wait for a call. Each looks for a job when it has waited, also in vain.
+        # The workers that wait for a call. Each looks for a job after its wait, also after one without a call.
         self.waiting: dict[threading.Thread, None] = {}
         # The workers that are about to look for a job: they were just started, or have just ended a job.
         self.looking: dict[threading.Thread, None] = {}
-        # The threads that are being started, and the identities of those who start them.
+        # The threads that are being started, and the identities of the threads that start them.
         self.starters: dict[threading.Thread, int] = {}
         self.wakeup = Wakeup()
-        # Whether the waiting workers are to end, because the process is about to fork.
+        # Whether the waiting workers must end, because the process is about to fork.
         self.told_to_end = False
 
     def add(self, thread: threading.Thread, name: str, most: int) -> bool:
-        """Give a thread the lowest number that is free. False if there are so many threads already; 0 for no limit."""
+        """Give a thread the lowest free number. False if there are already ``most`` threads; 0 for no limit."""
         for number in range(1, most + 1) if most else itertools.count(1):
             if self.by_number.setdefault(number, thread) is thread:
                 thread.name = f'{name}-{number}'
@@ -58,36 +58,38 @@ class _ProcessThreads:
     def counts(self, thread: threading.Thread) -> bool:
         """Whether a thread runs, or is about to.
 
-        One that this very thread is starting is not: this is a signal handler then, which must not wait for it.
+        A thread that the calling thread is starting does not count: the caller is then a signal handler, which must not
+        wait for it.
         """
         this = threading.get_ident()
         return thread.is_alive() or self.starters.get(thread, this) != this
 
     def is_full(self, most: int) -> bool:
-        """Whether there are so many threads; 0 for no limit. Forgets those that do not count."""
+        """Whether there are ``most`` threads; 0 for no limit. Forgets those that do not count."""
         if most and len(self.by_number) >= most:
             for thread in self.threads():
                 if not self.counts(thread):
-                    # If it is being started, it is added once more when it runs.
+                    # A thread that is being started is added once more when it runs.
                     self.forget(thread)
         return bool(most) and len(self.by_number) >= most
 
     def wake_one(self) -> None:
-        # If no worker has seen the last call yet, one wakes for both. It calls another one if there is more to do.
+        # If no worker has seen the last call yet, one wakes for both. That one calls another worker if there is more to
+        # do.
         self.wakeup.set()
 
 
 class SyncWorkers:
-    """The threads that do a pool's jobs, which the core hands out: daemon threads, started when needed.
+    """The threads that do the jobs that a pool's core hands out: daemon threads, started when needed.
 
     A job may hang, so one more is started whenever a job may begin for which no worker is waiting or looking. With
-    ``max_workers`` there are at most so many, and the core hands out at most so many jobs at a time. A worker that
-    finds nothing to do waits IDLE_TIME seconds, and then ends. Meanwhile it has no strong reference to the pool. It is
-    woken by a call, by the end of the pool, and before a fork. While something will be due in the core at its time, one
-    worker stays idle until then: see keep_one_for_timers().
+    ``max_workers`` there are at most that many, and the core hands out at most that many jobs at the same time. A
+    worker that finds nothing to do waits IDLE_TIME seconds, and then ends. While it waits it has no strong reference to
+    the pool. It is woken by a call, by the end of the pool, and before a fork. While the core has a timed action ahead,
+    one worker stays idle until then: see keep_one_for_timers().
 
-    No job is overlooked. A caller enters its job into the core first, and then looks which workers are waiting or
-    looking. A worker stops counting as waiting or looking first, and then looks for a job. So either the caller sees
+    No job is overlooked. A caller first enters its job into the core, and then looks which workers are waiting or
+    looking. A worker first stops counting as waiting or looking, and then looks for a job. So either the caller sees
     the worker, or the worker sees the job. A job that may not begin yet is begun when the job in its way has ended.
 
     :param pool: the pool; ``pool._work_next()`` does one job; False if there is none
@@ -113,26 +115,26 @@ class SyncWorkers:
         if pool is None or self._is_finalizing():
             return False
         process = self._per_process.get()
-        # Read before it is looked who is looking: otherwise one of those might have taken another job in between.
+        # Read before the looking workers are counted: otherwise one of those might have taken another job in between.
         wanted = self._wanted(pool)
         for thread in list(process.waiting):
             if process.counts(thread):
                 process.wake_one()
                 return True
-            # It has died of an exception that somebody raised in it.
+            # The worker has died of an exception that was raised in it from outside.
             process.waiting.pop(thread, None)
-        # Not one that another call is starting: that may fail.
+        # A worker that another call is starting does not count: that start may fail.
         looking = sum(thread.is_alive() for thread in list(process.looking))
         return looking >= wanted or process.is_full(pool._core.max_workers) or self._start(pool, process)
 
     def _wanted(self, pool: Any) -> int:
-        # How many workers there is something for.
+        # How many workers have work.
         core = pool._core
         jobs: int = core.jobs_to_begin
         return jobs or int(core.next_timer() < math.inf)
 
     def keep_one_for_timers(self) -> bool:
-        """Have an idle worker do in time what is due: a close for waiters may hang, and no waiting acquire does it.
+        """Keep an idle worker for the timed actions: a close for waiters may hang, and no waiting acquire does them.
 
         :return: False if there is none, and none can be started
         """
@@ -161,7 +163,7 @@ class SyncWorkers:
             )
             process.starters[thread] = threading.get_ident()
             if not process.add(thread, self._name, pool._core.max_workers):
-                # Another call was faster.
+                # Another call has started one.
                 return True
             (process.waiting if waits_first else process.looking)[thread] = None
             start_thread(thread)
@@ -182,11 +184,12 @@ class SyncWorkers:
             try:
                 self._serve(process, thread, waits_first)
             except BaseException:
-                # Somebody raised it in this thread, which ends of it, unless nobody else would do what is due.
+                # The exception was raised in this thread from outside, and ends it, unless no other thread would do
+                # what is due.
                 self._leave(process, thread)
                 if not self._is_missed(process):
                     raise
-                logger.last_resort('the work for %r goes on after an error', self._pool())
+                logger.last_resort('the work for %r continues after an error', self._pool())
                 waits_first = False
             else:
                 self._leave(process, thread)
@@ -198,9 +201,9 @@ class SyncWorkers:
             # is missed.
             process.add(thread, self._name, 0)
         if waits_first:
-            # First waits: otherwise it would begin, and maybe hang in, what other workers were called for.
+            # First waits: otherwise it would begin, and perhaps hang in, a job that other workers were called for.
             self._wait(process, thread)
-        # Looks once more after it has waited in vain: it may have been called at the last moment.
+        # Looks once more after a wait without a call: it may have been called at the last moment.
         while (
             self._work(process, thread)
             or self._wait(process, thread)
@@ -223,8 +226,8 @@ class SyncWorkers:
                 if not pool._work_next():
                     break
             except BaseException:
-                # A manager raised what is no Exception. The connection is accounted for; there may be others.
-                logger.last_resort('the work for %r goes on after an error', pool)
+                # A manager raised a BaseException. The connection is accounted for; there may be others.
+                logger.last_resort('the work for %r continues after an error', pool)
             found = True
         return found
 
@@ -238,19 +241,21 @@ class SyncWorkers:
         process.waiting[thread] = None
         before_fork.idle_threads[thread] = self
         try:
-            # If there are as many workers as there may be, a call that came before this one waited has woken nobody and
-            # started no other: so this one looks once more.
+            # If there are max_workers workers, a call that came before this worker waited has woken no worker and
+            # started none: so this worker looks once more.
             left = process.is_full(core.max_workers) and core.jobs_to_begin > 0
             timer = core.next_timer()
             idle_time = IDLE_TIME if timer == math.inf else max(timer - core.now(), 0.0)
             del core, pool
-            # If the pool is gone since, or closed, that has woken this worker, or another one, which wakes this one.
+            # If the pool has since been freed, or closed, that has woken this worker, or another one, which wakes this
+            # one.
             called = process.wakeup.wait(0.0 if left else idle_time) or left
         finally:
             before_fork.idle_threads.pop(thread, None)
             process.waiting.pop(thread, None)
         if called and timer < math.inf:
-            # It was kept idle, and the job that it is called for may hang: another one is kept idle in its place.
+            # This worker was kept idle, and the job that it is called for may hang: another one is kept idle in its
+            # place.
             try:
                 self.keep_one_for_timers()
             except BaseException:
@@ -258,8 +263,8 @@ class SyncWorkers:
         return called
 
     def _must_stay(self, process: _ProcessThreads) -> bool:
-        # Whether a worker that has waited in vain is to stay: something is due at its time, and no other worker is
-        # there to do that. First does what is due now, which may leave a job to this worker.
+        # Whether a worker that was not called must stay: a timed action is ahead, and there is no other worker for it.
+        # First does what is due now, which may leave a job to this worker.
         pool = self._pool()
         if pool is None or self._are_to_end(process):
             return False
@@ -270,8 +275,8 @@ class SyncWorkers:
         return core.next_timer() < math.inf and not self._is_any_waiting(process)
 
     def _is_missed(self, process: _ProcessThreads) -> bool:
-        # Whether something is due at its time, and there is no worker, because no thread can be started. Those who wait
-        # for a connection do not do it: they began to wait while there was one.
+        # Whether a timed action is ahead, and there is no worker, because no thread can be started. Waiting acquires do
+        # not do it: they began to wait while there was a worker.
         pool = self._pool()
         if pool is None or self._are_to_end(process):
             return False
@@ -284,27 +289,27 @@ class SyncWorkers:
         process.forget(thread)
         make_this_thread_known()
         if self._are_to_end(process):
-            # The other workers are to end, too.
+            # The other workers must end, too.
             process.wake_one()
         pool = self._pool()
         if pool is not None:
-            # Until a moment ago this worker counted: with max_workers of them, a call starts no other one. Or it dies
-            # of an exception that somebody raised in it, after it was seen to be looking.
+            # Until now this worker counted: with max_workers of them, a call starts no other one. Or it dies of an
+            # exception that was raised in it from outside, after a caller saw it looking.
             try:
                 pool._begin_jobs()
             except BaseException:
-                logger.last_resort('the work for %r goes on after an error', pool)
+                logger.last_resort('the work for %r continues after an error', pool)
 
     def _wake(self) -> None:
-        # The pool is gone, or closed. One worker wakes, and wakes the next one when it ends.
+        # The pool was freed, or closed. One worker wakes, and wakes the next one when it ends.
         process = self._per_process.find()
         if process is not None:
             process.wake_one()
 
     def stop(self) -> list[threading.Thread]:
-        """Have the workers end as soon as there is no job.
+        """End the workers as soon as there is no job.
 
-        :return: the threads that are alive, but for the caller: a dispose that closes the pool does not wait for itself
+        :return: the threads that are alive, except the caller: a dispose that closes the pool does not wait for itself
         """
         self._stopped = True
         self._wake()
@@ -316,7 +321,7 @@ class SyncWorkers:
         return [] if process is None else process.threads()
 
     def dismiss(self, thread: threading.Thread) -> bool:
-        """The process is about to fork: have the waiting workers end. False if this thread is not one of them."""
+        """The process is about to fork: end the waiting workers. False if this thread is not one of them."""
         process = self._per_process.find()
         if process is None or thread not in process.threads():
             return False
@@ -331,5 +336,5 @@ class SyncWorkers:
             process.told_to_end = False
         pool = self._pool()
         if pool is not None and pool._core.next_timer() < math.inf:
-            # One of the workers that have ended was kept idle.
+            # One of the workers that ended was kept idle.
             self.keep_one_for_timers()
