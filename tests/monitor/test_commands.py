@@ -280,13 +280,13 @@ class TestErrors:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(path)
         said = fails(capsys, 'top', path)
-        assert said == f'Nobody serves at {path!r}: the process that did has ended without removing the file\n'
+        assert said == f'No process serves at {path!r}: the one that did has ended without removing the file\n'
 
     def test_no_socket(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
         path = str(directory / 'file')
         assert fails(capsys, 'top', path) == f'There is no socket {path!r}\n'
         Path(path).touch()
-        assert fails(capsys, 'top', path) == f'{path!r} is no socket\n'
+        assert fails(capsys, 'top', path) == f'{path!r} is not a socket\n'
 
     def test_a_path_that_is_too_long(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
         path = str(directory / ('x' * MAX_UNIX_PATH))
@@ -297,10 +297,10 @@ class TestErrors:
         ('answer', 'message'),
         [
             (b'', 'has hung up without an answer'),
-            (b'HTTP/1.1 400 Bad Request\r\n', 'is no pool'),
-            (b'[1, 2]', 'is no pool'),
-            (b'{"version": 1', 'is no pool'),
-            (b'\xff\xfe', 'is no pool'),
+            (b'HTTP/1.1 400 Bad Request\r\n', 'is not a pool'),
+            (b'[1, 2]', 'is not a pool'),
+            (b'{"version": 1', 'is not a pool'),
+            (b'\xff\xfe', 'is not a pool'),
             (b'{"version": 99, "gcpool": "9.0"}', 'has gcpool 9.0, whose snapshots'),
             (b'{"error": "no memory"}', 'no memory'),
         ],

@@ -121,7 +121,7 @@ class TestHolders:
         held = [{'endpoint': 'db', 'seconds': 3.0, 'holder': None, 'frames': []}]
         text = shown(holders(snapshot(pool(holders=held))))
         assert "3.00 s  An unknown holder has a connection of pool 'orders' to db" in text
-        assert 'A pool with record_holders=True says who acquired them, and where.' in text
+        assert 'A pool with record_holders=True shows who acquired them, and where.' in text
         assert 'These are the first 1 of 2.' in text
 
     def test_a_line_that_is_not_known(self) -> None:

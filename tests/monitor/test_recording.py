@@ -107,7 +107,7 @@ class TestRecord:
         with monitor.record(tmp_path / 'run', 0.01):
             until(lambda: looks > 3)
         assert [line['look'] for line in lines_of(tmp_path / 'run')] == [1, *range(3, looks + 1)]
-        assert f'a look at the pools is not recorded: {type(failure).__name__}' in caplog.text
+        assert f'a snapshot of the pools is not recorded: {type(failure).__name__}' in caplog.text
 
     @pytest.mark.parametrize('failure', [KeyboardInterrupt(), RuntimeError()])
     def test_nothing_that_is_raised_in_its_thread_ends_it(
@@ -125,7 +125,7 @@ class TestRecord:
             until(lambda: not failures)
             known = len(lines_of(tmp_path / 'run'))
             until(lambda: len(lines_of(tmp_path / 'run')) > known)
-        assert f'thread gcpool-recorder has failed, and goes on: {type(failure).__name__}' in caplog.text
+        assert f'thread gcpool-recorder failed, and continues: {type(failure).__name__}' in caplog.text
 
     def test_ctrl_c_in_the_main_thread_goes_through(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def interrupted(*, details: bool) -> bytes:
@@ -295,9 +295,9 @@ class TestPlot:
             (None, 'cannot be read'),
             (b'', 'is empty'),
             (b'\xff\xff', 'cannot be read'),
-            (b'hello\n', 'Line 1 of .* is no snapshot'),
-            (b'{}\n', 'Line 1 of .* is no snapshot of this version'),
-            (b'7\n8\n', 'Line 1 of .* is no snapshot of this version'),
+            (b'hello\n', 'Line 1 of .* is not a snapshot'),
+            (b'{}\n', 'Line 1 of .* is not a snapshot of this version'),
+            (b'7\n8\n', 'Line 1 of .* is not a snapshot of this version'),
             (json.dumps(look()).encode(), 'has no pool'),
         ],
     )

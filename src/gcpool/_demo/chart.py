@@ -1,17 +1,17 @@
-"""A chart in plain text: values over time, a column for each stretch of it."""
+"""A chart in plain text: values over time, one column per interval."""
 
 import math
 from collections.abc import Mapping, Sequence
 
 BLOCKS = ' ▁▂▃▄▅▆▇█'
-PLAIN = ' .:-=+*#@'  # where the output has no blocks
+PLAIN = ' .:-=+*#@'  # where the output cannot show blocks
 
 
 def resample(samples: Sequence[tuple[float, int]], columns: int) -> list[int]:
     """Divide the time of the samples into columns.
 
-    :param samples: when, in seconds from the beginning, and the value, in order of time
-    :param columns: how many, 1 or more
+    :param samples: the time, in seconds from the beginning, and the value, in order of time
+    :param columns: the number of columns, 1 or more
     :return: the highest value of each column; where there was no sample, the one before it
     """
     found: list[int | None] = [None] * columns
@@ -27,7 +27,7 @@ def resample(samples: Sequence[tuple[float, int]], columns: int) -> list[int]:
 
 
 def line_of(values: Sequence[int], top: int, *, plain: bool) -> str:
-    """Return a sign for each value. Only 0 has the sign for nothing."""
+    """Return a sign for each value. Only 0 has the empty sign."""
     signs = PLAIN if plain else BLOCKS
     return ''.join(
         signs[min(math.ceil(value / max(top, 1) * (len(signs) - 1)), len(signs) - 1)] if value else signs[0]

@@ -31,7 +31,7 @@ class Comparison:
 
 
 def find_peer() -> str | None:
-    """Return the version of the pure-Python pool that is installed, None if there is none."""
+    """Return the version of the installed pure-Python pool, None if there is none."""
     try:
         importlib.import_module(PEER)
         return metadata.version(PEER_PROJECT)
@@ -40,7 +40,7 @@ def find_peer() -> str | None:
 
 
 def compare(rounds: int, round_seconds: float, on_progress: Callable[[int, int], None]) -> list[Comparison]:
-    """Measure both pools in turns, so that whatever slows the machine down meets both.
+    """Measure both pools in turns, so that anything that slows the machine down affects both.
 
     :param rounds: how often to measure each
     :param round_seconds: how long about each measurement lasts

@@ -10,23 +10,23 @@ from gcpool._demo.echo_server import EchoServer, ServerError, pick_port
 from gcpool._demo.report import Report, describe_glance
 
 HOST = '127.0.0.1'
-TICK = 0.1  # seconds between two looks at a phase
+TICK = 0.1  # seconds between two samples of a phase
 RATE_WINDOW = 0.5  # seconds over which the progress line's rate is taken
 SERVER_PATIENCE = 20.0  # seconds that the server may take to start
-DRAIN_PATIENCE = 30.0  # seconds that the clients of a phase may take to come to their end
+DRAIN_PATIENCE = 30.0  # seconds that the clients of a phase may take to end
 
 LOST = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the command line decides.
+    """The settings of the command line.
 
     :param seconds: how long each phase lasts
     :param threads: threads of the first phase
     :param tasks: tasks of the second phase
-    :param connections: most connections of each pool of the first phase; the pool of the second has twice as many
-    :param outage: how long the server stays away at least, in seconds
+    :param connections: maximum number of connections of each pool of the first phase; twice as many in the second
+    :param outage: minimum length of the outage, in seconds
     :param rounds: rounds of the comparison, 0 for none
     :param round_seconds: how long about each measurement of the comparison lasts
     """
@@ -73,12 +73,12 @@ class Demo:
             self._report.say('The server is stopped, the temporary folder is removed.')
             raise
         except ServerError as error:
-            self._report.say(f'The demo cannot go on: {error}.', style='bold red')
+            self._report.say(f'The demo cannot continue: {error}.', style='bold red')
             return LOST
         return self._conclude()
 
     def _play_scenes(self) -> None:
-        """Show what the pool's own connects are good for, with no server."""
+        """Show the effect of connects by the pool itself, without a server."""
         line = self._report.progress('scenes', 1.0)
         with line.live():
             self._scenes = scenes.play(lambda done, of: line.show(done / of, f'{done} of {of} scenes'))
@@ -139,7 +139,7 @@ class Demo:
             f'{phase.name}: the restarted server counted {after.opened:,} connections opened, {after.closed:,} closed',
             drained,
         )
-        # A connection that the killed server had not come to count is one whose first request failed.
+        # A connection that the killed server did not come to count is one whose first request failed.
         created, broken = columns[0].stats['created'], columns[0].tally.broken
         counted = before.opened - opened_before + after.opened
         self._check(
@@ -214,7 +214,7 @@ class Demo:
         self, phase: workload.ThreadsPhase | workload.TasksPhase, columns: list[figures.Figures], lost: int
     ) -> None:
         """Check what the phase has left behind."""
-        self._check(f'{phase.name}: every client came to its end', not lost)
+        self._check(f'{phase.name}: every client ended', not lost)
         for failure in phase.failures:
             self._check(f'{phase.name}: a client failed: {failure!r}', False)
         for column in columns:
@@ -223,9 +223,9 @@ class Demo:
                 f'{title}: {tally.asked:,} requests, {tally.answered:,} answered, {tally.wrong} wrong',
                 tally.answered == tally.asked > 0 and not tally.wrong,
             )
-            self._check(f'{title}: nothing out after close, nothing left', not column.left_out and not stats['size'])
+            self._check(f'{title}: nothing in use after close, nothing left', not column.left_out and not stats['size'])
             self._check(
-                f'{title}: {stats["created"]:,} connections created, {stats["disposed"]:,} disposed of',
+                f'{title}: {stats["created"]:,} connections created, {stats["disposed"]:,} closed',
                 stats['created'] == stats['disposed'],
             )
 

@@ -16,17 +16,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-# What the server process writes to its standard output, a byte an event. The parent has read all of them when it sees
-# the end of the file, so the counts are complete even for a process that was killed.
+# The bytes that the server process writes to its standard output, one per event. The parent has read all of them when
+# it sees the end of the file, so the counts are complete even for a process that was killed.
 READY = b'R'
 OPENED = b'+'
 CLOSED = b'-'
 
-BIND_PATIENCE = 5.0  # seconds that a restarted server goes on trying to bind its old port
+BIND_PATIENCE = 5.0  # seconds during which a restarted server tries to bind its old port
 
 
 class ServerError(Exception):
-    """The echo server did not do what was expected of it."""
+    """The echo server failed."""
 
 
 def _report(event: bytes) -> None:
@@ -74,7 +74,7 @@ async def _serve(host: str, port: int) -> None:
 
 
 def _apart() -> dict[str, Any]:
-    """What keeps Ctrl-C on the terminal from reaching the server, too: the demo ends it when it is done with it."""
+    """The options that keep Ctrl-C on the terminal from reaching the server, too: the demo itself ends the server."""
     if sys.platform == 'win32':
         return {'creationflags': subprocess.CREATE_NEW_PROCESS_GROUP}
     return {'start_new_session': True}
@@ -83,8 +83,8 @@ def _apart() -> dict[str, Any]:
 def pick_port(host: str) -> int:
     """Return a TCP port that is free on ``host`` and outside of the range that systems give to outgoing connections.
 
-    Clients keep connecting while the server is down. In that range, one of them would sooner or later be given the
-    server's port as its own, connect to itself and keep the server from coming back.
+    Clients keep connecting while the server is down. In that range, a client would sooner or later get the server's
+    port as its own, connect to itself and keep the server from restarting.
     """
     for port in random.sample(range(12_000, 32_000), 200):
         with socket.socket() as probe:
@@ -97,7 +97,7 @@ def pick_port(host: str) -> int:
 
 
 class EchoServer:
-    """One life of the server: a process that starts here and ends in :py:meth:`kill` or :py:meth:`stop`.
+    """One run of the server: a process that starts here and ends in :py:meth:`kill` or :py:meth:`stop`.
 
     :param host: address to listen on
     :param port: port to listen on
@@ -135,7 +135,7 @@ class EchoServer:
                     self._ready.set()
 
     def is_ready(self) -> bool:
-        """Tell whether the server listens by now.
+        """Return whether the server listens now.
 
         :raises ServerError: it has ended instead
         """
@@ -170,7 +170,7 @@ class EchoServer:
         return self.closed == self.opened
 
     def kill(self) -> None:
-        """End the process without a warning to it. When this returns, the counts are final."""
+        """Kill the process without a warning. When this returns, the counts are final."""
         self._process.kill()
         self._reap()
 

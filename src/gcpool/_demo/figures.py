@@ -1,4 +1,4 @@
-"""What the clients of the demo have seen, and what is reported of it."""
+"""The results of the demo's clients, and the figures that are reported."""
 
 import array
 import dataclasses
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 @dataclasses.dataclass
 class Tally:
-    """What one client has seen of one pool. Written by that client alone, so it needs no lock."""
+    """The results of one client with one pool. Written by that client alone, so it needs no lock."""
 
     asked: int = 0
     answered: int = 0
@@ -32,7 +32,7 @@ class Figures:
     tally: Tally
     fairness: float
     stats: Mapping[str, int]
-    left_out: int  # connections that were still out when the pool was closed
+    left_out: int  # connections that were still in use when the pool was closed
 
     @property
     def rate(self) -> float:
@@ -46,7 +46,7 @@ class Figures:
 
 @dataclasses.dataclass(frozen=True)
 class Glance:
-    """What the progress line shows of a phase that runs."""
+    """The figures of a running phase for the progress line."""
 
     answered: int
     errors: int
@@ -57,11 +57,11 @@ class Glance:
 
 @dataclasses.dataclass
 class Course:
-    """What the demo saw of a phase, look by look.
+    """The samples of a phase.
 
-    :ivar looks: seconds since the phase began, and what was seen then
+    :ivar looks: for each sample, seconds since the phase began, and the figures
     :ivar killed_at: when the server was killed, in seconds since the phase began; NaN if it was not
-    :ivar back_at: when it was back
+    :ivar back_at: when it was restarted
     """
 
     title: str
@@ -77,7 +77,7 @@ def jain(shares: Sequence[int]) -> float:
 
 
 def total_of(tallies: Iterable[Tally]) -> Tally:
-    """Add up what several clients have seen."""
+    """Add up the results of several clients."""
     total = Tally()
     for tally in tallies:
         total.asked += tally.asked

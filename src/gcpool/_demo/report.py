@@ -1,4 +1,4 @@
-"""What the demo shows: a live line while it runs, tables at the end. The one module that needs rich."""
+"""The output of the demo: a live line while it runs, tables at the end. The only module that needs rich."""
 
 import contextlib
 import math
@@ -19,14 +19,14 @@ from gcpool._demo.comparison import Comparison
 from gcpool._demo.figures import Course, Figures, Glance
 from gcpool._version import __version__
 
-PIPED_WIDTH = 100  # columns of the report where there is no terminal that could tell
-CHART_WIDTH = 64  # columns of a chart at most
+PIPED_WIDTH = 100  # columns of the report without a terminal
+CHART_WIDTH = 64  # maximum number of columns of a chart
 LABEL_WIDTH = 26  # columns of the names of its lines
 LINE_EVERY = 1.0  # seconds between two progress lines where no line can be overwritten
 
 
 def version_line() -> str:
-    """Return the versions of gcpool and of what it runs on."""
+    """Return the versions of gcpool and of its platform."""
     gil = '' if getattr(sys, '_is_gil_enabled', lambda: True)() else ', no GIL'
     return f'gcpool {__version__}, {platform.python_implementation()} {platform.python_version()}{gil}, {sys.platform}'
 
@@ -75,12 +75,13 @@ class ProgressLine:
 def describe_glance(glance: Glance, rate: float, server: str) -> str:
     """Return the text of the progress line of a phase."""
     return (
-        f'{rate:>6,.0f}/s {glance.out:>3} out {glance.waiting:>6,} waiting {glance.errors:>6,} errors, server {server}'
+        f'{rate:>6,.0f}/s {glance.out:>3} in use {glance.waiting:>6,} waiting {glance.errors:>6,} errors, '
+        f'server {server}'
     )
 
 
 class Report:
-    """Prints what the demo has to say.
+    """Prints the results of the demo.
 
     :param console: where to; by default the standard output
     """
@@ -110,7 +111,7 @@ class Report:
             table.add_column(f'{column.title}\n{column.connections} connections', justify='right')
         rows: list[tuple[str, list[str]]] = [
             ('cycles', [f'{c.tally.answered:,}' for c in columns]),
-            ('cycles a second', [f'{c.rate:,.0f}' for c in columns]),
+            ('cycles per second', [f'{c.rate:,.0f}' for c in columns]),
             ('acquire latency, median', [_duration(c.wait_percentile(50)) for c in columns]),
             ('acquire latency, 99th percentile', [_duration(c.wait_percentile(99)) for c in columns]),
             ('fairness (Jain, 1 is equal shares)', [f'{c.fairness:.3f}' for c in columns]),
@@ -119,7 +120,7 @@ class Report:
             ('connections found dead', [f'{c.stats["dead"]:,}' for c in columns]),
             ('connections broken in use', [f'{c.stats["broken"]:,}' for c in columns]),
             ('acquires that waited', [f'{c.stats["waits"]:,}' for c in columns]),
-            ('errors, each asked again:', ['' for _ in columns]),
+            ('errors, each retried:', ['' for _ in columns]),
             ('  connecting failed', [f'{c.tally.refused:,}' for c in columns]),
             ('  request broken half-way', [f'{c.tally.broken:,}' for c in columns]),
             ('  timed out', [f'{c.tally.timed_out:,}' for c in columns]),
@@ -169,7 +170,7 @@ class Report:
         self.console.print(table)
 
     def courses(self, courses: Sequence[Course]) -> None:
-        """Draw what was seen of each phase: connections in use and idle, and who waited, over its time."""
+        """Draw each phase over time: connections in use and idle, and waiting acquires."""
         encoding = getattr(self.console.file, 'encoding', None) or 'utf-8'
         plain = not _can_encode(BLOCKS, encoding)
         columns = max(min(CHART_WIDTH, self.console.width - LABEL_WIDTH - 1), 10)
@@ -191,7 +192,7 @@ class Report:
                 self.say(f'{"  K server killed, B back":<{LABEL_WIDTH}}{marks}')
 
     def checks(self, checks: Sequence[tuple[str, bool]]) -> bool:
-        """Print what was checked.
+        """Print the checks.
 
         :return: whether all of it holds
         """
@@ -219,5 +220,5 @@ def _duration(seconds: float) -> str:
 
 
 def _significant(value: float) -> str:
-    """Return the number with about three digits that mean something."""
+    """Return the number with about three significant digits."""
     return f'{value:,.2f}' if value < 9.995 else f'{value:,.1f}' if value < 99.95 else f'{value:,.0f}'

@@ -1,4 +1,4 @@
-"""A warm start, a spike, and a drain under load, where connecting is slow: what the pool's own connects are good for.
+"""A warm start, a spike, and a drain under load, where connecting is slow: the effect of connects by the pool itself.
 
 Nothing is connected to: connecting takes ``CONNECT`` seconds and a request ``REQUEST``, each a sleep.
 """
@@ -19,7 +19,7 @@ CLIENTS = 50
 IDLE = 5
 DRAINED = 8  # connections of the pool that is drained under load
 UNDER_LOAD = 0.2  # seconds before, and again after, the drain
-PATIENCE = 30.0  # seconds that a pool may take for what needs less than one
+PATIENCE = 30.0  # seconds that a pool may take for work that needs less than one
 COLD, WARM = 'cold', 'warm'  # the two endpoints
 
 
@@ -30,7 +30,7 @@ class Drain:
     answered: int
     failed: int
     replaced: int  # connections
-    most: int  # connections at a time
+    most: int  # connections at the same time
     longest_wait: float
 
 
@@ -144,7 +144,7 @@ def _play_threads(in_background: bool) -> Scene:
         began = time.perf_counter()
         for thread in threads:
             thread.join(PATIENCE)
-        # What is being created when all are served counts as well.
+        # Connections that are being created when all are served count as well.
         until = time.monotonic() + PATIENCE
         while (stats := pool.get_stats())['size'] > stats['idle'] and time.monotonic() < until:
             time.sleep(0.01)

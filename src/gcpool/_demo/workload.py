@@ -1,7 +1,7 @@
-"""What the demo does to the pools: many threads, then very many tasks, all with more work than there are connections.
+"""The load of the demo: many threads, then very many tasks, all with more work than there are connections.
 
-Every request carries a number of its own and its answer is compared. A request that fails is counted and asked again
-until it is answered, so nothing that goes wrong can hide in a lower figure.
+Every request has its own number, and its answer is compared. A failed request is counted and repeated until it is
+answered, so no failure can hide in a lower figure.
 """
 
 import asyncio
@@ -21,15 +21,15 @@ from gcpool.contrib.socket_async import Stream, TcpStreamConnectionManager, TcpS
 from gcpool.contrib.sqlite3 import PooledConnection, SqliteConnectionManager, SqliteEndpoint
 from gcpool.exceptions import PoolTimeout
 
-MESSAGE = struct.Struct('!II')  # who asks, and which of its requests this is
-BACKOFF = 0.05  # seconds that a client lets pass after a failure before it asks again
+MESSAGE = struct.Struct('!II')  # the client, and the number of its request
+BACKOFF = 0.05  # seconds between a failure and the client's next attempt
 PATIENCE = 30.0  # seconds that a client waits for a connection, or for an answer
-CLOSE_PATIENCE = 5.0  # seconds that a pool, when it is closed, waits for connections that are out
-WRITE_EVERY = 8  # of so many SQLite requests one writes: SQLite has one writer at a time, whatever the pool does
+CLOSE_PATIENCE = 5.0  # seconds that a pool, when it is closed, waits for connections in use
+WRITE_EVERY = 8  # one in this many SQLite requests writes: SQLite has one writer at a time, whatever the pool does
 
 
 class _PatientSockets(TcpSocketConnectionManager):
-    """TCP connections that do not wait for an answer for ever."""
+    """TCP connections with a limit on the wait for an answer."""
 
     def create(self, endpoint: TcpEndpoint, timeout: float | None = None) -> socket:
         conn = super().create(endpoint, timeout)
@@ -64,13 +64,13 @@ class ThreadsPhase:
     :param port: its port
     :param database: path of the SQLite database
     :param threads: number of threads
-    :param connections: most connections of each pool
+    :param connections: maximum number of connections of each pool
     """
 
     name = 'threads'
 
     def __init__(self, host: str, port: int, database: str, threads: int, connections: int):
-        self.failures: list[BaseException] = []  # what no client should ever raise
+        self.failures: list[BaseException] = []  # exceptions that no client should raise
         self.written = 0  # increments of the database's counters that were committed
         self._server: TcpEndpoint = (IPv4Address(host), port)
         self._database = database
@@ -81,7 +81,7 @@ class ThreadsPhase:
             _PatientSockets(), max_size=connections, total_max_size=connections, acquire_timeout=PATIENCE
         )
         self._databases = gcpool.threading.ConnectionPool[SqliteEndpoint, PooledConnection](
-            # Thrown away afterwards, and no disk is measured here.
+            # The database is deleted afterwards, and this does not measure the disk.
             SqliteConnectionManager(pragmas={'synchronous': 'off'}),
             max_size=connections,
             total_max_size=connections,
@@ -102,11 +102,11 @@ class ThreadsPhase:
             thread.start()
 
     def stop(self) -> None:
-        """Tell the clients to end with the request that they are at."""
+        """Have the clients end after their current request."""
         self._stopping.set()
 
     def give_up(self) -> None:
-        """Tell the clients to end, also with a request unanswered."""
+        """Have the clients end, even with a request unanswered."""
         self._giving_up.set()
         self._stopping.set()
 
@@ -136,7 +136,7 @@ class ThreadsPhase:
     def close(self) -> list[Figures]:
         """Close the pools.
 
-        :return: what was measured
+        :return: the figures
         """
         seconds = self._ended - self._began
         figures = []
@@ -177,7 +177,7 @@ class ThreadsPhase:
                 with self._sockets.connection(self._server) as conn:
                     acquired = True
                     tally.waits.append(time.perf_counter() - began)
-                    # If this fails, what is left of the answer is not the next request's: the manager says that the
+                    # If this fails, the rest of the answer must not reach the next request: for the manager the
                     # connection is broken.
                     conn.sendall(message)
                     answer = _receive(conn, len(message))
@@ -238,12 +238,12 @@ def _receive(conn: socket, size: int) -> bytes:
 
 
 class TasksPhase:
-    """asyncio tasks that take turns on a pool of TCP connections, in an event loop in a thread of its own.
+    """asyncio tasks that take turns on a pool of TCP connections, in an event loop in a separate thread.
 
     :param host: address of the echo server
     :param port: its port
     :param tasks: number of tasks
-    :param connections: most connections of the pool
+    :param connections: maximum number of connections of the pool
     """
 
     name = 'tasks'
@@ -271,14 +271,14 @@ class TasksPhase:
         self._started.wait()
 
     def stop(self) -> None:
-        """Tell the tasks to end with the request that they are at. Those that wait for a connection get it first."""
+        """Have the tasks end after their current request. Those that wait for a connection get it first."""
         self._stopping = True
 
     def give_up(self) -> None:
         """Cancel the tasks."""
         self._stopping = True
         if self._loop is not None and self._main is not None:
-            # The loop is closed if the tasks came to their end in the meantime.
+            # The loop is closed if the tasks ended in the meantime.
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._main.cancel)
 
@@ -305,7 +305,7 @@ class TasksPhase:
         )
 
     def close(self) -> list[Figures]:
-        """Return what was measured. The event loop that the pool belongs to has closed it, if it came to its end."""
+        """Return the figures. The pool's event loop has closed the pool, if the loop has ended."""
         return [
             Figures(
                 title=f'{len(self._shares):,} tasks, TCP',

@@ -1,1 +1,1 @@
-"""The inside of ``gcpool.monitor``, and what the exporters of ``gcpool.contrib`` share with it."""
+"""The parts of ``gcpool.monitor``, and those that it shares with the exporters of ``gcpool.contrib``."""

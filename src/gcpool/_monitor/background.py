@@ -1,4 +1,4 @@
-"""A daemon thread that watches, which does not disturb a fork."""
+"""A daemon thread for watching, which does not disturb a fork."""
 
 import contextlib
 import threading
@@ -16,10 +16,10 @@ END_TIME = 5.0
 
 
 def is_for_program(exc: BaseException) -> bool:
-    """Tell whether an exception that is being handled is meant for the program, and not a callback's failure.
+    """Return whether an exception that is being handled is meant for the program, and not a callback's failure.
 
-    Ctrl-C and what a signal handler raises come in the main thread alone. In a thread of the library's own, also a
-    KeyboardInterrupt is a callback's. gevent's threads run in the main thread of the system.
+    Ctrl-C and signal handlers raise only in the main thread. In a thread of the library, even a KeyboardInterrupt comes
+    from a callback. gevent's threads run in the main thread of the system.
     """
     if isinstance(exc, (Exception, SystemExit)):
         return is_of_signal_handler(exc)
@@ -36,12 +36,12 @@ class _Run:
 class Background:
     """A daemon thread that waits and works in turn, until it is ended.
 
-    Python warns about a fork beside other threads, so it ends before a fork, as the pools' idle threads do, and begins
-    again in the parent. A forked child has none.
+    Python warns about a fork while other threads run, so the thread ends before a fork, as the pools' idle threads do,
+    and starts again in the parent. A forked child has none.
 
     :param name: the name of the thread
     :param wait: waits until there is work, or until it is woken
-    :param wake: wakes it, or has its next call return at once
+    :param wake: wakes the thread, or makes its next ``wait`` return at once
     :param work: called after each wait that was not the last one
     """
 
@@ -69,7 +69,7 @@ class Background:
         start_thread(run.thread)
 
     def end(self) -> None:
-        """Have the thread end, and wait for that, unless this is the thread."""
+        """End the thread, and wait for its end, unless it is the caller."""
         self._ended = True
         run, self._run = self._run, None
         self._wake()
@@ -77,7 +77,7 @@ class Background:
             run.thread.join(END_TIME)
 
     def forget(self) -> None:
-        """In a forked child: the thread has stayed behind in the parent."""
+        """In a forked child: the thread exists only in the parent."""
         self._ended = True
         self._run = None
 
@@ -100,12 +100,12 @@ class Background:
         except BaseException as exc:
             if is_for_program(exc):
                 raise
-            # Perhaps a handler of the log has raised it, and does so again.
+            # A handler of the log may have raised it, and may do so again.
             with contextlib.suppress(BaseException):
-                logger.last_resort('thread %s has failed, and goes on: %s', self._name, type(exc).__name__)
+                logger.last_resort('thread %s failed, and continues: %s', self._name, type(exc).__name__)
 
     def dismiss(self, thread: threading.Thread) -> bool:
-        """The process is about to fork: have the idle thread end. False if it is another one."""
+        """The process is about to fork: end the idle thread. False if this is not that thread."""
         run = self._run
         if run is None or run.thread is not thread:
             return False
@@ -114,7 +114,7 @@ class Background:
         return True
 
     def recall(self) -> None:
-        """The process has forked, and this is the parent: begin again."""
+        """The process has forked, and this is the parent: start the thread again."""
         if not self._ended and self._run is None:
             try:
                 self.start()

@@ -13,7 +13,7 @@ from .transport import Conversation, Transport, transport
 
 __all__ = ['ask', 'find']
 
-# Seconds that a process may take to take the connection, and then for all of its answer.
+# Seconds that a process may take to accept the connection, and then for its whole answer.
 PATIENCE = 5.0
 CHUNK = 1 << 16
 
@@ -68,7 +68,7 @@ def _user_of(pid: int) -> int | None:
     :raises MonitorError: when there is no such process, or when it is another user's and this user is not root
     """
     if not HAS_USERS:
-        # There signal 0 is one that ends processes.
+        # On Windows, signal 0 ends processes.
         return None
     foreign = False
     try:
@@ -99,7 +99,7 @@ def ask(path: str, via: Transport | None = None) -> dict[str, Any]:
     """Ask for a snapshot.
 
     :param path: what :py:func:`find` has found
-    :raises MonitorError: when there is no answer, or none that is understood
+    :raises MonitorError: when there is no answer, or none that can be read
     """
     with (via or transport()).connect(path, PATIENCE) as conn:
         try:
@@ -113,7 +113,7 @@ def ask(path: str, via: Transport | None = None) -> dict[str, Any]:
     try:
         found = json.loads(answer)
     except ValueError as exc:
-        raise MonitorError(f'what serves at {path!r} is no pool: {answer[:40]!r}') from exc
+        raise MonitorError(f'what serves at {path!r} is not a pool: {answer[:40]!r}') from exc
     return _checked(found, path)
 
 
@@ -126,7 +126,7 @@ def _read(conn: Conversation) -> bytes:
 
 def _checked(found: Any, path: str) -> dict[str, Any]:
     if not isinstance(found, dict) or not ('error' in found or 'version' in found):
-        raise MonitorError(f'what serves at {path!r} is no pool')
+        raise MonitorError(f'what serves at {path!r} is not a pool')
     if 'error' in found:
         raise MonitorError(f'{path!r}: {found["error"]}')
     if found['version'] != VERSION:

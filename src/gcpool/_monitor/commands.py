@@ -39,7 +39,7 @@ def run_top(options: argparse.Namespace) -> int:
     if console.is_terminal:
         from rich.live import Live
 
-        # Without a number of looks it is a full screen, until Ctrl-C ends it. That is no error.
+        # Without a number of updates it is a full screen, until Ctrl-C ends it, which is not an error.
         with (
             Live(console=console, screen=options.count is None, auto_refresh=False) as live,
             suppress(KeyboardInterrupt),
@@ -49,14 +49,14 @@ def run_top(options: argparse.Namespace) -> int:
                 live.update(show(look, before), refresh=True)
                 before = look
         return 0
-    # Two looks make the rates of the first output.
+    # The rates of the first output need two snapshots.
     for earlier, look in itertools.islice(itertools.pairwise(looks), options.count or 1):
         console.print(show(look, earlier))
     return 0
 
 
 def _looks(path: str, interval: float) -> Iterator[dict[str, Any]]:
-    """Ask a process for snapshots, at equal times as long as it answers in time.
+    """Ask a process for snapshots, at equal intervals as long as it answers in time.
 
     :raises MonitorError: when the process cannot be watched, or ends
     """
@@ -73,7 +73,7 @@ def _looks(path: str, interval: float) -> Iterator[dict[str, Any]]:
 
 
 def run_holders(options: argparse.Namespace) -> int:
-    """Say who has connections in use.
+    """Show who holds connections in use.
 
     :raises MonitorError: when the process cannot be watched
     """
@@ -91,7 +91,7 @@ def run_holders(options: argparse.Namespace) -> int:
 def run_plot(options: argparse.Namespace) -> int:
     """Draw what was recorded.
 
-    :raises MonitorError: when the file is no recording
+    :raises MonitorError: when the file is not a recording
     """
     from .plotting import plot
 

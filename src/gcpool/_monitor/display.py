@@ -1,4 +1,4 @@
-"""``python -m gcpool top`` in a terminal, and where its output is read by a program. With commands, what needs rich."""
+"""``python -m gcpool top`` in a terminal, or for a program that reads its output. This and commands need rich."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,14 +15,14 @@ from .texts import duration, place, printable, rate, steps
 
 __all__ = ['BAR_WIDTH', 'holders', 'make_console', 'overview']
 
-PIPED_WIDTH = 130  # columns where there is no terminal that could tell
-WIDE = 120  # columns from which on all figures are shown
+PIPED_WIDTH = 130  # columns without a terminal
+WIDE = 120  # all figures are shown from this many columns on
 BAR_WIDTH = 16
-NAME_WIDTH = 12  # columns for a name at least
+NAME_WIDTH = 12  # minimum number of columns for a name
 SHOWN_ENDPOINTS = 10
 SHOWN_HOLDERS = 8
 
-# For each state the sign in a bar, on a terminal that has it and elsewhere, and the colour.
+# For each state its sign in a bar, on a terminal that can show it and elsewhere, and its colour.
 _SIGNS = {
     'in_use': ('█', '#', 'red'),
     'idle': ('█', '=', 'green'),
@@ -47,11 +47,11 @@ def overview(
     width: int = PIPED_WIDTH,
     plain_signs: bool = False,
 ) -> RenderableType:
-    """Everything about a process at one look.
+    """A process on one screen.
 
     :param now: a snapshot
     :param before: an earlier one of the same process, for the rates; without it there are none
-    :param width: the columns that there are: a narrow terminal gets fewer figures
+    :param width: the number of columns: a narrow terminal gets fewer figures
     :param plain_signs: whether bars are drawn with ASCII
     """
     seconds = now['monotonic'] - before['monotonic'] if before else 0.0
@@ -130,12 +130,12 @@ _COLUMNS: dict[str, Callable[[Change], str | Text]] = {
     'use p50': lambda change: duration(change.percentile('use', 50)),
     'use p99': lambda change: duration(change.percentile('use', 99)),
 }
-# What a terminal of 80 columns has no room for.
+# The columns for which a terminal of 80 columns has no room.
 _WIDE_COLUMNS = frozenset({'health', 'errors/s', 'wait p50', 'use p50', 'use p99'})
 
 
 def _bar(counts: Mapping[str, int], of: int, *, plain_signs: bool) -> Text:
-    """The states of connections as a bar. A state that there is has a sign, however few connections are in it."""
+    """The states of connections as a bar. Each state with connections has a sign, however few they are."""
     bar = Text()
     left = BAR_WIDTH
     for state in ('in_use', 'creating', 'checking', 'closing', 'idle'):
@@ -160,7 +160,7 @@ def _endpoints(changes: Sequence[Change], *, wide: bool, plain_signs: bool) -> R
     for title in columns:
         table.add_column(title.replace('_', ' '), justify='right', no_wrap=True)
     for pool, row in rows[:SHOWN_ENDPOINTS]:
-        # A pool of one name is a sum of pools, and each of them may have max_size connections to an endpoint.
+        # A row may be the sum of pools of one name, each of which may have max_size connections to an endpoint.
         of = pool['stats']['max_size'] if row['endpoint'] != 'other' else pool['stats']['total_max_size']
         table.add_row(
             printable(row['endpoint']),
@@ -201,7 +201,7 @@ def _longest(now: Mapping[str, Any]) -> list[RenderableType]:
 
 
 def holders(now: Mapping[str, Any]) -> RenderableType:
-    """Who has connections in use, since when, and where they were acquired, frame by frame."""
+    """Who holds connections, for how long, and where they were acquired, frame by frame."""
     parts: list[RenderableType] = []
     found = _sorted_holders(now)
     for name, holder in found:
@@ -212,7 +212,7 @@ def holders(now: Mapping[str, Any]) -> RenderableType:
     if not found:
         parts.append(Text('No connection is in use.'))
     elif not any(holder['frames'] for _, holder in found):
-        parts.append(Text('A pool with record_holders=True says who acquired them, and where.'))
+        parts.append(Text('A pool with record_holders=True shows who acquired them, and where.'))
     in_use = sum(pool['stats']['in_use'] for pool in now['pools'])
     if in_use > len(found):
         parts.append(Text(f'These are the first {len(found)} of {in_use:,}.'))

@@ -1,4 +1,4 @@
-"""The figures of pools: of several pools with one name they are summed. Read from the core on request."""
+"""The figures of pools, which are summed for pools of the same name. Read from the core on request."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -33,14 +33,14 @@ MAX_HOLDERS = 50
 #: Stands for the endpoints beyond those that are shown one by one.
 OTHER = 'other'
 
-# Gauges of which the pools of one name have the greatest, and not the sum.
+# Gauges for which pools of the same name show the maximum, not the sum.
 _GREATEST = frozenset({'longest_held'})
 
 _BY_HEALTH = ('ok', 'degraded', 'exhausted')
 
 
 class EndpointRow(NamedTuple):
-    """How many connections to an endpoint are in which state, and how many acquires wait for one."""
+    """The number of connections to an endpoint in each state, and of acquires that wait for one."""
 
     endpoint: str
     idle: int
@@ -52,9 +52,9 @@ class EndpointRow(NamedTuple):
 
 
 def summed_stats(pools: Sequence[Any]) -> PoolStats:
-    """Sum the statistics of pools with one name, and their histograms.
+    """Sum the statistics of pools with the same name, and their histograms.
 
-    The counters are those since the pools were built: pop_stats() takes nothing away from who else watches.
+    The counters are those since the pools were built: a program's pop_stats() does not change them.
     """
     found: list[PoolStats] = [pool._core.stats(since_built=True) for pool in pools]
     first, *others = found
@@ -78,13 +78,13 @@ def _summed(histograms: Sequence[Histogram]) -> Histogram:
 
 
 def worst_health(pools: Iterable[Any]) -> Health:
-    """The health of pools with one name: that of the one that is worst off."""
+    """The health of pools with the same name: that of the worst one."""
     found: list[Health] = [pool.health() for pool in pools]
     return max(found, key=lambda health: _BY_HEALTH.index(health.status))
 
 
 def longest_holders(pools: Iterable[Any], limit: int = MAX_HOLDERS) -> list[tuple[Any, Any]]:
-    """Who has had connections for longest, of pools with one name: each pool, and its holder."""
+    """The longest holders of connections of pools with the same name: each pool, and its holder."""
     found = [(pool, holder) for pool in pools for holder in pool.holders()]
     return sorted(found, key=lambda pair: -pair[1].seconds)[:limit]
 
@@ -92,22 +92,22 @@ def longest_holders(pools: Iterable[Any], limit: int = MAX_HOLDERS) -> list[tupl
 def endpoint_label(pool: Any, endpoint: object) -> str:
     """The text of an endpoint: as the manager's ``describe_endpoint`` shows it, and never with a password.
 
-    A URL or a connection string is shown without one also if the manager does not describe it.
+    A URL or a connection string is shown without a password even if the manager does not describe it.
     """
     return label_of_shown(pool, pool._observer.shown(endpoint))
 
 
 def label_of_shown(pool: Any, shown_endpoint: object) -> str:
-    """The same for what the pool shows in place of an endpoint."""
+    """The same for the text or object that the pool shows in place of an endpoint."""
     text = shown(shown_endpoint)
     return text if isinstance(text, str) else pool._observer.text_of(text, text)
 
 
 def endpoint_rows(pools: Iterable[Any], limit: int = MAX_ENDPOINTS) -> list[EndpointRow]:
-    """The endpoints of pools with one name. What is shown by the same text is summed.
+    """The endpoints of pools with the same name. Endpoints with the same text are summed.
 
-    :param limit: how many of them stand alone: those with the most connections in use and acquires waiting come first.
-        The others are one row, called ``other``: what has no row of its own costs no text
+    :param limit: how many of them have their own row: those with the most connections in use and acquires waiting come
+        first. The others share one row, called ``other``, and no texts are made for them
     """
     rows = [(pool, *row) for pool in pools for row in pool._core.endpoint_rows()]
     rows.sort(key=_business, reverse=True)

@@ -14,9 +14,9 @@ HAS_USERS = hasattr(os, 'geteuid')
 
 
 def default_directory(user: int | None = None) -> str:
-    """The directory of a user's processes, whether it is there or not.
+    """The directory of a user's processes, whether it exists or not.
 
-    :param user: the number of the user; None for that of this process
+    :param user: the number of the user; None for the user of this process
     """
     if sys.platform == 'win32':
         return os.path.join(os.environ.get('LOCALAPPDATA') or tempfile.gettempdir(), 'gcpool')
@@ -45,18 +45,18 @@ def make_private_directory(directory: str) -> None:
     :raises PermissionError: when it belongs to another user, or others may enter it
     """
     if not HAS_USERS:
-        # The directory of a user's own data, which no other user may read.
+        # On Windows: the directory of a user's own data, which no other user may read.
         Path(directory).mkdir(parents=True, exist_ok=True)
         return
-    # It is checked below, also if another process made it.
+    # Checked below, also if another process made it.
     with contextlib.suppress(FileExistsError):
         os.mkdir(directory, 0o700)
     found = os.lstat(directory)
     if not stat.S_ISDIR(found.st_mode):
-        raise NotADirectoryError(f'{directory!r} is no directory: expected one that only this user may enter')
+        raise NotADirectoryError(f'{directory!r} is not a directory: expected one that only this user may enter')
     mode = stat.S_IMODE(found.st_mode)
     if found.st_uid != os.geteuid() or mode & 0o077:
         raise PermissionError(
             f'the directory {directory!r} belongs to user {found.st_uid} and has mode {mode:04o}: expected one of user '
-            f'{os.geteuid()} with mode 0700, because who may enter it may read what the pools show'
+            f'{os.geteuid()} with mode 0700, because any user who may enter it can read what the pools show'
         )

@@ -16,14 +16,14 @@ from .texts import printable
 
 __all__ = ['plot', 'read']
 
-# The pools that are drawn at most, those with the most acquires.
+# Maximum number of pools that are drawn: those with the most acquires.
 MAX_POOLS = 8
-# What is stacked in the picture of the connections, from below.
+# The states that are stacked in the chart of the connections, from below.
 _STACKED = {'in_use': 'C3', 'idle': 'C2', 'creating': 'C1', 'checking': 'C9', 'closing': 'C4'}
 # The percentiles of the waits, and how strongly each is drawn.
 _PERCENTILES = {50: 0.4, 90: 0.7, 99: 1.0}
 
-# Above the picture, where it hides nothing.
+# Above the chart, where it hides nothing.
 _LEGEND: dict[str, Any] = {'loc': 'lower right', 'bbox_to_anchor': (1.0, 1.0), 'fontsize': 'small', 'frameon': False}
 
 
@@ -31,9 +31,9 @@ def plot(path: str, output: str | None = None) -> str:
     """Draw a recording: for each pool connections by state, waiting acquires, and percentiles of the waits.
 
     :param path: the recording
-    :param output: the picture, whose name says its format; None for the name of the recording with ``.svg``
+    :param output: the picture, whose name determines its format; None for the name of the recording with ``.svg``
     :return: the name of the picture
-    :raises MonitorError: when the file is no recording, or the picture cannot be written
+    :raises MonitorError: when the file is not a recording, or the picture cannot be written
     """
     output = output or f'{os.path.splitext(path)[0]}.svg'
     snapshots = read(path)
@@ -56,9 +56,9 @@ def plot(path: str, output: str | None = None) -> str:
 
 
 def read(path: str) -> list[dict[str, Any]]:
-    """Read a recording: one snapshot a line. A last line that was cut off is left out.
+    """Read a recording: one snapshot per line. A truncated last line is left out.
 
-    :raises MonitorError: when the file is none
+    :raises MonitorError: when the file is not a recording
     """
     snapshots: list[dict[str, Any]] = []
     try:
@@ -72,9 +72,9 @@ def read(path: str) -> list[dict[str, Any]]:
         except ValueError as exc:
             if number == len(lines) > 1:
                 break
-            raise MonitorError(f'line {number} of {path!r} is no snapshot: expected JSON, {exc}') from exc
+            raise MonitorError(f'line {number} of {path!r} is not a snapshot: expected JSON, {exc}') from exc
         if not isinstance(found, dict) or found.get('version') != VERSION or 'pools' not in found:
-            raise MonitorError(f'line {number} of {path!r} is no snapshot of this version of gcpool')
+            raise MonitorError(f'line {number} of {path!r} is not a snapshot of this version of gcpool')
         snapshots.append(found)
     if not snapshots:
         raise MonitorError(f'the recording {path!r} is empty')
@@ -121,7 +121,7 @@ def _draw(connections: Any, waits: Any, changes: Sequence[tuple[float, Change]],
     connections.set_ylim(bottom=0)
     connections.legend(ncols=len(drawn) + 1, **_LEGEND)
     for q, alpha in _PERCENTILES.items():
-        # The first snapshot is about all that was before it.
+        # The first snapshot covers everything before it.
         found = [change.percentile('wait', q) for change in pools[1:]]
         values = [float('nan') if value is None else max(value, 1e-7) for value in found]
         waits.plot(times[1:], values, color='C0', alpha=alpha, marker='.', label=f'{q} % of the waits')

@@ -13,9 +13,9 @@ class Change:
     """One pool in a snapshot, and what has happened to it since the one before.
 
     :param now: the pool in the later snapshot
-    :param before: the same in the earlier one; None if there is none, or the pool was not there. Then everything since
-        the pool was built counts, and there are no rates.
-    :param seconds: how much later it is
+    :param before: the same in the earlier one; None if there is none, or it does not have the pool. Then everything
+        since the pool was built counts, and there are no rates.
+    :param seconds: the time between the two
     """
 
     def __init__(self, now: Mapping[str, Any], before: Mapping[str, Any] | None = None, seconds: float = 0.0):
@@ -24,18 +24,18 @@ class Change:
         self._seconds = seconds
 
     def gauge(self, name: str) -> int:
-        """What the pool has now."""
+        """The present value of a gauge."""
         return int(self.now['stats'].get(name, 0))
 
     def count(self, name: str) -> int:
-        """How often something has happened in between."""
+        """How often something happened in between."""
         now = self.gauge(name)
         before = 0 if self._before is None else int(self._before['stats'].get(name, 0))
-        # They begin anew when a pool is closed and another one gets its name.
+        # Counters start again when a pool is closed and another one gets its name.
         return now - before if now >= before else now
 
     def rate(self, name: str) -> float | None:
-        """How often something has happened a second; None if there is nothing to compare with."""
+        """How often something happened per second; None if there is nothing to compare with."""
         return None if self._before is None or self._seconds <= 0 else self.count(name) / self._seconds
 
     def percentile(self, name: str, q: float) -> float | None:

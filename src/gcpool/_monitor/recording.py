@@ -1,4 +1,4 @@
-"""Writes what the pools of this process do into a file, for ``python -m gcpool plot``."""
+"""Records the pools of this process in a file, for ``python -m gcpool plot``."""
 
 import io
 import os
@@ -23,7 +23,7 @@ __all__ = ['Recording']
 class Recording:
     """Records the pools of this process until it is closed. A context manager.
 
-    :param path: the file, which is written anew: a snapshot a line, without endpoints and holders
+    :param path: the file, which is overwritten: one snapshot per line, without endpoints and holders
     :param interval: seconds between two snapshots
     :ivar path: the same
     """
@@ -34,7 +34,7 @@ class Recording:
         self._due = time.monotonic()
         self._wakeup = Wakeup()
         self._lock = threading.Lock()
-        # Without a buffer, whose lock a forked child might find held, and whose contents it would write once more.
+        # Without a buffer: a forked child might find its lock held, and would write its contents once more.
         self._file: io.FileIO | None = io.FileIO(path, 'w')
         self._background = Background('gcpool-recorder', wait=self._wait, wake=self._wakeup.set, work=self._record)
         try:
@@ -59,7 +59,7 @@ class Recording:
 
     @property
     def closed(self) -> bool:
-        """Whether nothing is recorded any more."""
+        """Whether recording has ended."""
         return self._file is None
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ class Recording:
         self._wakeup.wait(max(self._due - time.monotonic(), 0.0))
 
     def _write(self) -> None:
-        # At equal times, unless the process is too slow for that.
+        # At equal intervals, unless the process is too slow for that.
         self._due = max(self._due + self._interval, time.monotonic())
         line = _line_of_now()
         with self._lock:
@@ -111,10 +111,10 @@ def _line_of_now() -> bytes:
     try:
         return snapshot_as_json(details=False) + b'\n'
     except BaseException as exc:
-        # A manager's describe_endpoint may raise anything. The next look may do better.
+        # A manager's describe_endpoint may raise anything. The next snapshot may succeed.
         if is_for_program(exc):
             raise
-        logger.last_resort('a look at the pools is not recorded: %s', type(exc).__name__)
+        logger.last_resort('a snapshot of the pools is not recorded: %s', type(exc).__name__)
         return b''
 
 

@@ -1,4 +1,4 @@
-"""Which pools an exporter exports. It holds them weakly: to be exported keeps no pool alive."""
+"""The pools that an exporter exports. It holds them weakly: exporting keeps no pool alive."""
 
 import os
 import threading
@@ -18,7 +18,7 @@ __all__ = ['AllPools', 'Selection', 'checked_pool']
 def checked_pool(pool: Any) -> Any:
     """The pool whose figures are exported.
 
-    :raises TypeError: when it is no pool
+    :raises TypeError: when it is not a pool
     :raises ValueError: when it is closed
     """
     # The pools of gcpool.psycopg_pool have one inside.
@@ -26,12 +26,12 @@ def checked_pool(pool: Any) -> Any:
     if not isinstance(found, BaseConnectionPool):
         raise TypeError(f'pool={pool!r}: expected a pool of gcpool, not {type(pool).__name__}')
     if found.closed:
-        raise ValueError(f'pool={pool!r}: expected a pool that is open, there is nothing to export of a closed one')
+        raise ValueError(f'pool={pool!r}: expected a pool that is open, because a closed one has nothing to export')
     return found
 
 
 class Selection:
-    """Pools, by their names. Those that are closed or gone are not among them any more."""
+    """Pools, by their names. Closed and freed pools are no longer among them."""
 
     def __init__(self) -> None:
         self.renew_lock()
@@ -40,7 +40,7 @@ class Selection:
         self._totals = Totals()
 
     def renew_lock(self) -> None:
-        """Begin with a free lock: in a forked child, another thread of the parent may have held it."""
+        """Start with a free lock: in a forked child, another thread of the parent may have held it."""
         # A signal handler, or a destructor, may add a pool while its thread looks at them.
         self._lock = threading.RLock()
 
@@ -58,7 +58,7 @@ class Selection:
             return any(known is pool for known in self._living())
 
     def add(self, pool: Any) -> bool:
-        """Add a pool that was checked. False if it is there already."""
+        """Add a pool that was checked. False if it was already added."""
         with self._lock:
             if any(known is pool for known in self._living()):
                 return False
@@ -67,7 +67,7 @@ class Selection:
             return True
 
     def remove(self, pool: Any) -> bool:
-        """Remove a pool. False if it is not there."""
+        """Remove a pool. False if it is not among them."""
         with self._lock:
             kept = [reference for reference in self._pools if reference() is not pool]
             found = len(kept) < len(self._pools)
@@ -77,12 +77,12 @@ class Selection:
         return found
 
     def by_name(self) -> dict[str, list[Any]]:
-        """The pools, those of one name together."""
+        """The pools, grouped by name."""
         with self._lock:
             return by_name(self._living())
 
     def totals(self, names: Collection[str]) -> dict[str, PoolStats]:
-        """The counters of pools of these names, also of those that are closed or gone."""
+        """The counters of pools of these names, including closed and freed ones."""
         return self._totals.by_name(names)
 
 
@@ -99,7 +99,7 @@ if hasattr(os, 'register_at_fork'):
 
 
 class AllPools:
-    """All pools of the process, also those that are yet to be built."""
+    """All pools of the process, including those that are built later."""
 
     def __init__(self) -> None:
         self._totals = Totals()
@@ -107,15 +107,15 @@ class AllPools:
         self._totals.note(*open_pools())
 
     def note_built(self, pool: Any) -> None:
-        """A pool was built. It may be closed before anybody asks."""
+        """A pool was built. It may be closed before its figures are read."""
         self._totals.note(pool)
 
     def by_name(self) -> dict[str, list[Any]]:
-        """The pools, those of one name together."""
+        """The pools, grouped by name."""
         found = open_pools()
         self._totals.note(*found)
         return by_name(found)
 
     def totals(self, names: Collection[str]) -> dict[str, PoolStats]:
-        """The counters of pools of these names, also of those that are closed or gone."""
+        """The counters of pools of these names, including closed and freed ones."""
         return self._totals.by_name(names)

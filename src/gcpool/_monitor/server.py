@@ -1,4 +1,4 @@
-"""Serves snapshots: one JSON object a connection, to nobody but this user, by one daemon thread while it serves."""
+"""Serves snapshots: one JSON object per connection, only to this user, by one daemon thread while it serves."""
 
 import atexit
 import contextlib
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ['Server', 'serve', 'serve_as_environment_says']
 
-# Seconds that a client may take in all, to say who it is and to read.
+# Seconds that a client may take in all, to authenticate and to read.
 CLIENT_TIME = 2.0
 # Seconds until the next try when the system refuses a connection, because the process has too many files open.
 PAUSE = 0.2
@@ -36,7 +36,7 @@ class Server:
     """
 
     def __init__(self, path: str | None = None):
-        #: Whether a forked child serves, too, at a place of its own.
+        #: Whether a forked child serves, too, at its own place.
         self.follows_forks = path is None
         self._listener: Listener = transport().listen(path)
         self.path = self._listener.path
@@ -70,11 +70,11 @@ class Server:
 
     @property
     def closed(self) -> bool:
-        """Whether it serves no more."""
+        """Whether the server is closed."""
         return self._closed
 
     def close(self) -> None:
-        """Serve no more, and remove the file. Closing a closed server does nothing."""
+        """Stop serving, and remove the file. Closing a closed server does nothing."""
         if self._closed:
             return
         self._closed = True
@@ -105,7 +105,7 @@ class Server:
             self._woken.recv(64)
 
     def _wake(self) -> None:
-        # If it is full, the thread is about to wake.
+        # If its buffer is full, the thread is about to wake.
         with contextlib.suppress(BlockingIOError):
             self._waker.send(b'.')
 
@@ -113,7 +113,7 @@ class Server:
         try:
             conn, _ = self._listener.sock.accept()
         except (BlockingIOError, ConnectionAbortedError):
-            # Woken for something else, or the client has gone.
+            # Woken for something else, or the client has hung up.
             return
         except OSError:
             if not self._closed:
@@ -124,7 +124,7 @@ class Server:
 
 
 def _converse(conn: socket.socket, listener: Listener) -> None:
-    # A client that has gone, or takes nothing, gets nothing.
+    # A client that has hung up, or does not read, gets nothing.
     with contextlib.suppress(OSError):
         conversation = Conversation(conn, CLIENT_TIME)
         if listener.admits(conversation):
@@ -135,25 +135,26 @@ def _answer_of_now() -> bytes:
     try:
         return snapshot_as_json()
     except BaseException as exc:
-        # A manager's describe_endpoint may raise anything, and so may the repr() of what a task has for a name.
+        # A manager's describe_endpoint may raise anything, and so may the repr() of an object that a task has as its
+        # name.
         if is_for_program(exc):
             raise
         kind = type(exc).__name__
         logger.last_resort('no snapshot of the pools: %s', kind)
-        return json.dumps({'error': f'the process could not look at its pools: {kind}'}).encode('ascii')
+        return json.dumps({'error': f'the process could not read its pools: {kind}'}).encode('ascii')
 
 
 # -- the one server of the process ------------------------------------------------------------------------------------
 
 
 class _Process:
-    """What this process serves."""
+    """The server of this process."""
 
     def __init__(self) -> None:
         # A signal handler may call serve() while its thread does.
         self._lock = threading.RLock()
         self._server: Server | None = None
-        # What GCPOOL_MONITOR wants was done, or could not be done.
+        # Whether GCPOOL_MONITOR was obeyed, or could not be.
         self._environment_is_heeded = False
 
     @property
@@ -166,7 +167,7 @@ class _Process:
             server = self.server or self._begin(path)
             if path is not None and os.path.abspath(path) != server.path:
                 raise RuntimeError(
-                    f'the pools of this process are served at {server.path!r} already: close that server before this'
+                    f'the pools of this process are already served at {server.path!r}: close that server before this'
                 )
             return server
 
@@ -178,7 +179,7 @@ class _Process:
                 raise
             return self.server
         if self.server is not None:
-            # A signal handler was faster, and serves elsewhere.
+            # A signal handler was faster, and serves at another place.
             server.close()
             return self.server
         self._server = server
@@ -201,7 +202,7 @@ class _Process:
             logger.warning('the pools of this process are not served: %s', exc)
 
     def begin_in_child(self) -> None:
-        # Its holder may have stayed behind in the parent.
+        # The holder of the lock may exist only in the parent.
         self._lock = threading.RLock()
         server, self._server = self.server, None
         if server is not None:
@@ -227,5 +228,5 @@ def serve(path: str | None = None) -> Server:
 
 
 def serve_as_environment_says() -> None:
-    """Serve, if ``GCPOOL_MONITOR=1`` is set. What goes wrong is logged: a pool is built all the same."""
+    """Serve, if ``GCPOOL_MONITOR=1`` is set. Errors are logged: the pool is built anyway."""
     _process.serve_as_environment_says()

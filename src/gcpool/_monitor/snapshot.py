@@ -1,4 +1,4 @@
-"""What one look at the pools of this process shows, as an object for JSON."""
+"""A snapshot of the pools of this process, as an object for JSON."""
 
 import json
 import os
@@ -16,12 +16,12 @@ from .figures import endpoint_rows, label_of_shown, longest_holders, summed_stat
 
 __all__ = ['VERSION', 'snapshot', 'snapshot_as_json']
 
-#: The version of the format. It changes when what is there already changes its meaning.
+#: The version of the format. It changes when an existing key changes its meaning.
 VERSION = 1
 
 
 def snapshot(*, details: bool = True) -> dict[str, Any]:
-    """Look at the pools of this process that are open. Nothing of them is changed, and no I/O is done.
+    """Read the open pools of this process. This changes nothing, and does no I/O.
 
     :param details: whether the busiest endpoints and the longest holders are listed
     """
@@ -30,7 +30,7 @@ def snapshot(*, details: bool = True) -> dict[str, Any]:
         'gcpool': __version__,
         'python': platform.python_version(),
         'pid': os.getpid(),
-        # Its arguments may hold a password.
+        # Without its arguments, which may hold a password.
         'program': os.path.basename(sys.argv[0]) if getattr(sys, 'argv', None) else '',
         'time': time.time(),
         'monotonic': time.monotonic(),
@@ -39,7 +39,7 @@ def snapshot(*, details: bool = True) -> dict[str, Any]:
 
 
 def snapshot_as_json(*, details: bool = True) -> bytes:
-    """The same as JSON, in one line. What a manager or a task raises that is asked for a text goes through."""
+    """The same as JSON, in one line. An exception of a manager or a task that is asked for a text propagates."""
     return json.dumps(snapshot(details=details), separators=(',', ':'), default=repr).encode('ascii')
 
 

@@ -9,7 +9,7 @@ __all__ = ['duration', 'place', 'printable', 'rate', 'steps']
 
 
 def duration(seconds: float | None) -> str:
-    """A time, with about three digits that mean something."""
+    """A time, with about three significant digits."""
     if seconds is None or math.isnan(seconds):
         return '-'
     if seconds >= 120:
@@ -30,14 +30,14 @@ def duration(seconds: float | None) -> str:
 
 
 def rate(value: float | None) -> str:
-    """How often a second."""
+    """A number per second."""
     if value is None:
         return '-'
     return f'{value:,.0f}' if value >= 9.95 or not value else f'{value:.1f}'
 
 
 def printable(text: object) -> str:
-    """A text of another process, without what a terminal takes for a command."""
+    """A text of another process, without characters that a terminal takes for a command."""
     return ''.join(char if char.isprintable() else f'\\x{ord(char):02x}' for char in str(text))
 
 

@@ -1,6 +1,6 @@
-"""What an exporter has counted: also what pools have counted that are gone, so that no exported counter ever falls.
+"""The counts of an exporter, which include those of freed pools, so that no exported counter ever falls.
 
-A counter that falls is taken for one that began anew, and what is left of it for an increase.
+A counter that falls is taken for one that was reset, and its remaining value for an increase.
 """
 
 import os
@@ -20,14 +20,14 @@ __all__ = ['COUNTERS', 'MAX_GONE_NAMES', 'Totals']
 #: The counters that are exported, by the names that get_stats() has for them.
 COUNTERS = ('acquires', 'timeouts', 'create_errors', 'leaks', *(f'closed_{reason}' for reason in REASONS[1:]))
 
-#: How many names are remembered of which no pool is left. A program that builds its pools anew has a few; one whose
-#: pools have ever new names never asks for an old one.
+#: How many names without a pool are remembered. A program that builds its pools again has a few; one whose pools always
+#: have new names never needs an old one.
 MAX_GONE_NAMES = 100
 
 _HISTOGRAMS = ('wait', 'create', 'use')
 
-# The counters, and of each histogram the counts and the sum. The sums are exact: sums of floats depend on their order,
-# and would fall by a trifle when a pool's moves to those that are gone.
+# The counters, and the counts and the sum of each histogram. The sums are exact: sums of floats depend on their order,
+# and would fall slightly when a pool is freed and its sum is added to the others.
 _Values = tuple[Fraction | int, ...]
 
 
@@ -58,14 +58,14 @@ _NOTHING: _Values = (0,) * (len(COUNTERS) + len(_HISTOGRAMS) * (len(BUCKET_BOUND
 
 
 class _Account:
-    """What one pool has counted. It holds nothing of the pool."""
+    """The counts of one pool. It has no reference to the pool."""
 
     def __init__(self, pool: Any):
         self.name: str = pool.name
         self.core = weakref.ref(pool._core)
-        # Whether the pool is exported no more, though it goes on: it counts as it did then.
+        # Whether the pool is no longer exported, although it is in use: its counts stay as they were.
         self.stopped = False
-        # Whether the pool is gone, and these values are its last ones.
+        # Whether the pool was freed, and these values are its last ones.
         self.ended = False
         self._values = _NOTHING
 
@@ -78,8 +78,8 @@ class _Account:
         if core is not None and not (self.stopped or self.ended):
             found = _values_of(core.stats(since_built=True))
             while True:
-                # A look beside an endpoint that is forgotten just then may miss what that has counted, and another
-                # thread may have seen more meanwhile.
+                # A read while an endpoint is being forgotten may miss its counts, and another thread may have read more
+                # meanwhile.
                 known = self._values
                 values = tuple(max(a, b) for a, b in zip(known, found, strict=True))
                 if self._values is known:
@@ -89,10 +89,10 @@ class _Account:
 
 
 class _Witness:
-    """Sees the end of a pool, and reads it for the last time. It is an attribute of the pool.
+    """Reads a pool for the last time when the pool is freed. It is an attribute of the pool.
 
-    The callback of a weak reference would come too late to read anything, and whoever held the core would hold the
-    connections, and with them perhaps the pool.
+    The callback of a weak reference would come too late to read anything, and a reference to the core would keep the
+    connections alive, and perhaps the pool with them.
     """
 
     def __init__(self, account: _Account, core: Any):
@@ -100,8 +100,8 @@ class _Witness:
         self._core = core
 
     def __del__(self, ends: Callable[[], bool] = sys.is_finalizing) -> None:
-        # Called at any moment, whatever this thread does just then: it takes no lock but those of a core in which
-        # nobody is any more.
+        # Called at any moment, whatever this thread is doing: it takes no locks except those of a core that no thread
+        # uses any more.
         if not ends():
             try:
                 self._account.read(self._core)
@@ -110,18 +110,18 @@ class _Witness:
 
 
 class _Gone(NamedTuple):
-    """What pools have counted that are gone, by their names, and the last accounts that are part of it."""
+    """The counts of freed pools, by their names, and the last accounts that are part of them."""
 
     values: dict[str, _Values]
     numbers: frozenset[int]
 
 
 class Totals:
-    """The counters of all pools of an exporter, by their names, also of those that are closed or gone."""
+    """The counters of all pools of an exporter, by their names, including closed and freed pools."""
 
     def __init__(self) -> None:
-        # Each operation on this dict is atomic, and so is the exchange of what is gone: neither a signal handler nor a
-        # destructor nor another thread sees a count twice, or not at all.
+        # Each operation on this dict is atomic, and so is replacing the counts of freed pools: no signal handler,
+        # destructor or other thread sees a count twice, or not at all.
         self._accounts: dict[int, _Account] = {}
         self._gone = _Gone({}, frozenset())
         self._numbers = count()
@@ -139,7 +139,7 @@ class Totals:
                 account.begin_anew()
 
     def note(self, *pools: Any) -> None:
-        """Count pools from now on, with what they have counted since they were built. Those known go on."""
+        """Count pools from now on, including their counts since they were built. Those already known continue."""
         with self._lock:
             self._sum_up()
             accounts = self._accounts.copy().values()
@@ -153,7 +153,7 @@ class Totals:
                 account.stopped = False
 
     def stop(self, pool: Any) -> None:
-        """Count a pool no further. What it has counted stays, until it is noted again."""
+        """Stop counting a pool. Its counts stay, until it is noted again."""
         for account in self._accounts.copy().values():
             if account.core() is pool._core:
                 account.read()
@@ -178,7 +178,7 @@ class Totals:
                 yield account.name, account.read()
 
     def _sum_up(self) -> None:
-        """Replace the accounts of pools that are gone by one sum a name."""
+        """Replace the accounts of freed pools with one sum per name."""
         old = self._gone
         for number in old.numbers:
             self._accounts.pop(number, None)

@@ -1,6 +1,6 @@
 """How a snapshot gets from one process to another: a Unix socket, or on Windows a port of 127.0.0.1 and a token.
 
-Which one it is, only :py:func:`transport` knows.
+Only :py:func:`transport` knows which one it is.
 """
 
 import contextlib
@@ -22,17 +22,17 @@ from .places import default_path, make_private_directory
 
 __all__ = ['Conversation', 'Listener', 'LoopbackTransport', 'Transport', 'UnixTransport', 'transport']
 
-# Bytes of a path that the address of a Unix socket has room for.
+# Maximum number of bytes of a path in the address of a Unix socket.
 MAX_UNIX_PATH = 107 if sys.platform == 'linux' else 103
-# How many clients may wait for their turn.
+# How many clients may be queued.
 BACKLOG = 16
-# Seconds until a client for which there is no place to wait tries again.
+# Seconds until a client for which the queue has no place tries again.
 BUSY_PAUSE = 0.02
 TOKEN_LENGTH = 32
 
 
 class Conversation:
-    """A connection with one limit for all that is said: a timeout of the socket would begin anew with each byte.
+    """A connection with one time limit for everything: a timeout of the socket would start again with each byte.
 
     :param sock: the connection
     :param timeout: seconds from now
@@ -45,35 +45,35 @@ class Conversation:
     def recv(self, size: int) -> bytes:
         """Read at most this many bytes; none when the other side has hung up.
 
-        :raises TimeoutError: when the time is over
+        :raises TimeoutError: when the timeout expires
         :raises OSError: when the connection is broken
         """
         self._limit()
         return self._sock.recv(size)
 
     def answer(self, make: Callable[[], bytes]) -> None:
-        """Make an answer, which takes none of the other side's time, and send all of it.
+        """Make an answer, which does not count against the time limit, and send all of it.
 
-        :raises TimeoutError: when the time is over
+        :raises TimeoutError: when the timeout expires
         :raises OSError: when the connection is broken
         """
         began = time.monotonic()
         data = make()
         self._deadline += time.monotonic() - began
         self._limit()
-        # A socket's timeout is for all of this together.
+        # A socket's timeout covers the whole sendall().
         self._sock.sendall(data)
 
     def _limit(self) -> None:
         left = self._deadline - time.monotonic()
         if left <= 0.0:
-            # A timeout of 0 would mean not to wait, and be another error.
+            # A timeout of 0 would make the socket non-blocking, with a different error.
             raise TimeoutError('timed out')
         self._sock.settimeout(left)
 
 
 class Listener(Protocol):
-    """A place at which clients are awaited.
+    """A place that clients connect to.
 
     :ivar path: the file by which they find it
     :ivar sock: readable when there is one; it does not block
@@ -85,27 +85,27 @@ class Listener(Protocol):
     def admits(self, conn: 'Conversation') -> bool:
         """Whether a client may see the pools.
 
-        :raises OSError: when it hangs up, or the time is over
+        :raises OSError: when it hangs up, or the timeout expires
         """
         ...
 
     def close(self, *, removes_file: bool = True) -> None:
-        """Await nobody any more.
+        """Stop listening.
 
         :param removes_file: False in a forked child, where the file is the parent's
         """
 
 
 class Transport(Protocol):
-    """A kind of place.
+    """A kind of listener.
 
-    :ivar suffix: how the names of its files end
+    :ivar suffix: the end of the names of its files
     """
 
     suffix: ClassVar[str]
 
     def listen(self, path: str | None) -> Listener:
-        """Await clients.
+        """Listen for clients.
 
         :param path: the file by which they find it; None for the default of this process
         :raises ValueError: when the path cannot be one
@@ -114,9 +114,9 @@ class Transport(Protocol):
         ...
 
     def connect(self, path: str, timeout: float) -> socket.socket:
-        """Be a client.
+        """Connect as a client.
 
-        :raises MonitorError: when nobody serves there
+        :raises MonitorError: when no process serves there
         """
         ...
 
@@ -136,7 +136,7 @@ def _prepared(path: str | None, suffix: str) -> str:
 
 
 class _File:
-    """A file that a listener has made: it removes that one, and not what another process has put in its place."""
+    """A file that a listener has made: it removes that file, and not one that another process has put in its place."""
 
     def __init__(self, path: str):
         self._path = path
@@ -160,8 +160,8 @@ class _UnixListener:
         self.path = _check_length(os.path.abspath(path)) if path is not None else ''
         self.path = _check_length(_prepared(path, UnixTransport.suffix))
         _refuse_to_replace(self.path)
-        # It is given its name when it listens, so a client that finds a socket where nobody listens knows that its
-        # process has ended. A name as long: the address must have room for it, too.
+        # The socket gets its name when it listens, so a client that finds a socket without a listener knows that its
+        # process has ended. The first name has the same length: the address must have room for it, too.
         first_name = self.path[:-1] + ('-' if self.path.endswith('~') else '~')
         _refuse_to_replace(first_name)
         with contextlib.suppress(FileNotFoundError):
@@ -183,7 +183,7 @@ class _UnixListener:
         self._file = _File(self.path)
 
     def admits(self, conn: 'Conversation') -> bool:
-        # Only the user, who may enter the directory, can have connected.
+        # Only this user can have connected: no other one may enter the directory.
         return True
 
     def close(self, *, removes_file: bool = True) -> None:
@@ -193,15 +193,15 @@ class _UnixListener:
 
 
 def _refuse_to_replace(path: str) -> None:
-    """Check that nothing is at a path, or a socket that was left behind by a process that has ended."""
+    """Check that a path is free, or has a socket that was left behind by a process that has ended."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise FileExistsError(errno.EEXIST, 'there is a file that is no socket', path)
+        raise FileExistsError(errno.EEXIST, 'there is a file that is not a socket', path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as conn:
-        # Not to wait for a process that is stopped, and for which so many wait that the system takes no further one.
+        # Does not wait for a stopped process whose queue of clients is full.
         conn.setblocking(False)
         try:
             conn.connect(path)
@@ -243,7 +243,7 @@ def _connect(conn: socket.socket, path: str, deadline: float) -> None:
         try:
             conn.connect(path)
         except BlockingIOError as exc:
-            # The queue of waiting clients is full: the system takes no further one.
+            # The queue of waiting clients is full: the system accepts no further one.
             if time.monotonic() >= deadline:
                 raise TimeoutError('timed out') from exc
             time.sleep(BUSY_PAUSE)
@@ -274,10 +274,10 @@ def _why_not(path: str, exc: OSError) -> str:
         except OSError:
             is_socket = True
         if not is_socket:
-            return f'{path!r} is no socket'
-        return f'nobody serves at {path!r}: the process that did has ended without removing the file'
+            return f'{path!r} is not a socket'
+        return f'no process serves at {path!r}: the one that did has ended without removing the file'
     if isinstance(exc, TimeoutError):
-        return f'the process that serves at {path!r} does not answer: it is stopped, or has no time for its threads'
+        return f'the process that serves at {path!r} does not answer: it is stopped, or too busy'
     return f'no connection to {path!r}: {exc}'
 
 
@@ -332,12 +332,12 @@ class LoopbackTransport:
                 f'this user may not read {path!r}: only the user of the process that serves may'
             ) from exc
         except (OSError, ValueError, KeyError, TypeError) as exc:
-            raise MonitorError(f'{path!r} does not say where a process serves: {exc}') from exc
+            raise MonitorError(f'{path!r} does not show where a process serves: {exc}') from exc
         try:
             conn = socket.create_connection(('127.0.0.1', port), timeout)
         except ConnectionRefusedError as exc:
             raise MonitorError(
-                f'nobody serves at {path!r}: the process that did has ended without removing the file'
+                f'no process serves at {path!r}: the one that did has ended without removing the file'
             ) from exc
         except OSError as exc:
             raise MonitorError(f'no connection to the process of {path!r}: {exc}') from exc

@@ -1,4 +1,4 @@
-"""Django's backend for PostgreSQL, with :py:class:`gcpool.psycopg_pool.ConnectionPool` in the place of psycopg_pool's.
+"""Django's backend for PostgreSQL, with :py:class:`gcpool.psycopg_pool.ConnectionPool` in place of psycopg_pool's.
 
-Django loads :py:mod:`gcpool.contrib.django.postgresql.base` from it.
+Django loads :py:mod:`gcpool.contrib.django.postgresql.base` from this package.
 """

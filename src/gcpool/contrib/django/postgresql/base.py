@@ -1,4 +1,4 @@
-"""What Django loads for ``'ENGINE': 'gcpool.contrib.django.postgresql'``."""
+"""The module that Django loads for ``'ENGINE': 'gcpool.contrib.django.postgresql'``."""
 
 import inspect
 from collections.abc import Iterable, Mapping
@@ -22,7 +22,7 @@ if django.VERSION < OLDEST_DJANGO:
 try:
     from gcpool.psycopg_pool import ConnectionPool
 except ImportError as exc:
-    # As Django itself says that a driver is missing. The message names the version.
+    # Django raises this class if a driver is missing. The message names the version.
     raise ImproperlyConfigured(f'gcpool.contrib.django.postgresql: {exc}') from exc
 
 from django.db.backends.base.base import NO_DB_ALIAS  # noqa: E402
@@ -43,7 +43,7 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]  # Django has
 
     @property
     def pool(self) -> ConnectionPool[Any] | None:
-        """The pool of the database, made when it is first asked for; None if it is to have none."""
+        """The pool of the database, made at its first use; None if the database has no pool."""
         options = self.settings_dict['OPTIONS'].get('pool')
         if self.alias == NO_DB_ALIAS or not options:
             return None
@@ -54,7 +54,7 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]  # Django has
         return pool
 
     def close_pool(self) -> None:
-        """Close the pool, if there is one. The next one who connects makes a new one, with the settings of then."""
+        """Close the pool, if there is one. The next connect makes a new one, with the settings of that time."""
         pool = self._connection_pools.pop(self.alias, None)
         if pool is not None:
             pool.close()
@@ -62,16 +62,16 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]  # Django has
     def _new_pool(self, options: object) -> ConnectionPool[Any]:
         max_age = self.settings_dict.get('CONN_MAX_AGE', 0)
         if max_age != 0:
-            # Django's words, and more.
+            # Django's text, with more.
             raise ImproperlyConfigured(
                 "Pooling doesn't support persistent connections. "
                 f'CONN_MAX_AGE of the database {self.alias!r} is {max_age!r}: expected 0'
             )
         given = checked_options(self.alias, options)
         params = self.get_connection_params()
-        # Django makes what it needs of it, for each request.
+        # Django sets the mode that it needs, for each request.
         params['autocommit'] = True
-        # Says whether there is something to commit, which the pool need not know.
+        # Reports whether there is something to commit, which the pool does not need.
         configure: Any = self._configure_connection
         check = ConnectionPool.check_connection if self.settings_dict.get('CONN_HEALTH_CHECKS') else None
         return ConnectionPool(
@@ -83,7 +83,7 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]  # Django has
 
 
 def checked_options(alias: str, options: object) -> dict[str, Any]:
-    """Return the options of a pool as a dictionary of its own. Errors have the types that Python's own would have."""
+    """Return the options of a pool as a new dictionary. Errors have the types that Python's own would have."""
     if options is True:
         return {}
     where = f"OPTIONS['pool'] of the database {alias!r}"
