@@ -7,8 +7,8 @@ cdef enum Taken:
 
 cdef inline void *take_idle(PoolCore core, object endpoint, double now, double interval, Taken what) except? NULL:
     # An idle connection, core ones first. NULL if none is ready, or if the endpoint is spelled as never before: then
-    # request() is asked, which asks the manager about the spelling. With an interval, NULL also if the connection was
-    # not used for that many seconds, or has to be checked for another reason.
+    # the caller calls request(), which asks the manager about the spelling. With an interval, NULL also if the
+    # connection was not used for that many seconds, or has to be checked for another reason.
     cdef Slot *slot = NULL
     cdef void *ep = NULL
     if GCP_SHARED_STAMP:
@@ -37,7 +37,7 @@ cdef inline void *take_idle_and_unlock(
     cdef void *p = next_idle(core, ep)
     cdef bint is_core = p == ep.core.head
     cdef void *taken
-    # This overtakes nobody: an endpoint that has waiters has no idle connection.
+    # This overtakes no waiter: an endpoint that has waiters has no idle connection.
     if (
         gcp_unlikely(p == NULL)
         or gcp_unlikely(gcp_load_int(&core.restrictions) != 0)
@@ -55,7 +55,7 @@ cdef inline void *take_idle_and_unlock(
         linked_remove(&ep.extra, <Entry>p)
         lend_from(ep, <Entry>p, IDLE_EXTRA, now)
     taken = p if what == TAKEN_ENTRY else <void *>(<Entry>p).conn_
-    Py_INCREF(<object>taken)    # under the lock: after it close() may doom the entry, and a worker free it
+    Py_INCREF(<object>taken)    # under the lock: after that, close() may doom the entry, and a worker free it
     gcp_unlock(&ep.lock)
     return taken
 
@@ -238,7 +238,7 @@ cdef EndpointPool find_and_lock_both(PoolCore core, Waiter w):
         ensure_pins(core)
         ep = find_or_add_pool(core, w.endpoint)
         if w.pool is not None and made_before_fork(core, w.pool.fork_epoch):
-            w.counted = NOT_COUNTED         # what it was counted as is no part of this process's books
+            w.counted = NOT_COUNTED         # its count is not part of this process's books
         w.core = core
         w.pool = ep
         if core.normalize is not None:
@@ -327,7 +327,7 @@ cdef bint cancel(PoolCore core, Waiter w, double now) except -1:
 
 cdef int release_unused(PoolCore core, Entry e, unsigned int lease_no, double now) except -1:
     # Gives back a ticket or a connection that an acquire was served and did not pass on to its user. Not if the lease
-    # has ended already: a check or a hook may have released the connection, and another user may have it.
+    # has already ended: a check or a hook may have released the connection, and another user may have it.
     cdef int state = gcp_load_char(&e.state)
     if state == CREATING:
         return_ticket(core, e, now)
@@ -354,7 +354,7 @@ cdef int must_hold(PoolCore core, Waiter w, object endpoint) except -1:
 
 
 cdef int end_wait(PoolCore core, Waiter w, double now) except -1:
-    # The waiter was notified, and its acquire goes on.
+    # The waiter was notified, and its acquire continues.
     if w.waits_from != INFINITY and not made_before_fork(core, w.pool.fork_epoch):
         gcp_lock(&core.lock)
         count_wait(core, w, now)

@@ -1,12 +1,12 @@
 # CHECKS BY THE POOL. A connection that the pool checks in the background is CHECKING: neither idle nor checked out, and
 # it has its slot. No acquire is served it, and none waits beside it as beside an idle one. If it is alive, it goes to
-# the oldest waiter, which need not check it again, or back to its old place among the idle ones. That is no use: its
-# idle time runs on.
+# the oldest waiter, which need not check it again, or back to its old place among the idle ones. A check does not count
+# as a use: its idle time continues.
 #
 # Connections that were taken out for a check wait in Checks.pending for a worker.
 #
-# In a suspended pool no check begins. Those under way may end; what waits for one becomes idle, and is checked before
-# it is served. A drained connection whose check is under way counts as in use until that ends.
+# In a suspended pool no check begins. Those under way may end; connections that wait for one become idle, and are
+# checked before they are served. A drained connection whose check is under way counts as in use until that ends.
 
 cdef void begin_checking_idle(EndpointPool ep, Entry e) noexcept:
     # Both locks are held.
@@ -23,7 +23,7 @@ cdef void note_check_begins(PoolCore core, EndpointPool ep, Entry e) noexcept:
 
 
 cdef bint leave_check_to_pool(PoolCore core, Waiter w, double now) except -1:
-    # False if the waiter no longer holds the connection, or the pool is closed. The acquire goes on: it counts among
+    # False if the waiter no longer holds the connection, or the pool is closed. The acquire continues: it counts among
     # PoolCore.connecting until it asks again, or ends.
     cdef Entry e = entry_held_by(w)
     cdef EndpointPool ep = e.pool
@@ -155,7 +155,8 @@ cdef int doom_checked_and_unlock(PoolCore core, EndpointPool ep, Entry e, double
 
 
 cdef int give_up_checks(PoolCore core, double now) except -1:
-    # No check may begin in the background: what waits for that becomes idle again, and is checked before it is served.
+    # No check may begin in the background: connections that wait for one become idle again, and are checked before they
+    # are served.
     cdef EndpointPool ep
     cdef void *p
     failure = None
@@ -180,7 +181,7 @@ cdef int give_up_checks(PoolCore core, double now) except -1:
 
 
 cdef void doom_pending_checks(PoolCore core, EndpointPool ep, double now, int reason) noexcept:
-    # Both locks are held. Dooms what waits for a check at an endpoint.
+    # Both locks are held. Dooms the connections that wait for a check at an endpoint.
     cdef Chain others = Chain(NULL, NULL, 0)
     cdef void *p = chain_take_entry(&core.checks.pending)
     while p != NULL:
@@ -211,7 +212,7 @@ cdef void drop_pending_checks(PoolCore core, Chain *doomed, double now) noexcept
 
 
 cdef list idle_entries(PoolCore core, object endpoint, bint of_all):
-    # The idle entries, those of an endpoint in a list of their own, in the order of their release.
+    # The idle entries, in one list per endpoint, in the order of their release.
     cdef EndpointPool ep = None
     cdef Entry e
     groups = {}

@@ -1,9 +1,9 @@
-# THE CONNECT OF AN ACQUIRE, AND HOW IT ENDS: well, with an error, or given up. A new connection is entered in the books
-# here, also where the pool itself has connected.
+# THE CONNECT OF AN ACQUIRE, AND HOW IT ENDS: with success, with an error, or given up. A new connection is entered in
+# the books here, also where the pool itself has connected.
 
 cdef int enter_connection(PoolCore core, Entry ticket, object conn, double now) except -1:
-    # A connect has succeeded: enters the connection in the books. Returns what add_connection() answers, with both
-    # locks held; if it raises, none is.
+    # A connect has succeeded: enters the connection in the books. Returns what add_connection() returns, with both
+    # locks held; if this raises, none is.
     cdef EndpointPool ep = pool_of(ticket)
     cdef CheckTimer timer
     cdef double lifetime = gcp_load_double(&core.max_lifetime)
@@ -96,7 +96,7 @@ cdef int return_ticket(PoolCore core, Entry ticket, double now) except -1:
     core.counters.asked += 1
     core.connecting -= 1
     count_create(core, ticket, now)
-    if ticket.conn_ is not NOTHING:     # connected, but created() could not take it into the books
+    if ticket.conn_ is not NOTHING:     # connected, but created() could not enter it in the books
         doom(core, ep, ticket, &core.doomed_for_worker, BECAUSE_DISCARDED)
         count_as_relief(core, <void *>ticket)
         if ep.growth is not None:
@@ -118,8 +118,8 @@ cdef int return_ticket(PoolCore core, Entry ticket, double now) except -1:
 cdef int connect_failed(
     PoolCore core, Waiter w, object kept_error, bint is_refusal, bint may_ask_again, double now
 ) except -1:
-    # The connect of an acquire has failed. Returns what there is to tell; with ASKS_AGAIN the waiter holds nothing,
-    # and goes on waiting. Without it everything is as it was: the waiter is cancelled next.
+    # The connect of an acquire has failed. Returns the news to report; with ASKS_AGAIN the waiter holds nothing, and
+    # continues to wait. Without it nothing has changed: the waiter is cancelled next.
     cdef Entry ticket = w.entry
     cdef EndpointPool ep = pool_of(ticket)
     cdef Chain notified = Chain(NULL, NULL, 0)

@@ -1,11 +1,11 @@
-# How a core is made and freed, and what it reads the time from.
+# How a core is made and freed, and which clock it reads.
 
 cdef inline double read_clock(PoolCore core) except? -1:
     return gcp_monotonic_coarse() if uses_system_clock(core) else ask_clock(core)
 
 
 cdef inline bint uses_system_clock(PoolCore core) noexcept:
-    # The hot path asks this, and reads the clock itself: what read_clock() returns would be looked at for an error.
+    # The hot path calls this, and reads the clock itself: the result of read_clock() would be checked for an error.
     return gcp_likely(core.clock is None)
 
 
@@ -57,41 +57,42 @@ def build_core(
     double leak_threshold=INFINITY,
     object wake_leak_watch=None,
 ):
-    """What the constructor of PoolCore does.
+    """The constructor of PoolCore.
 
     :param min_idle: number of idle connections of an endpoint that are core
     :param max_size: maximum number of connections to an endpoint
     :param total_max_size: maximum number of connections
     :param idle_timeout: seconds after which an unused extra connection is due
     :param max_lifetime: seconds after which any connection is due
-    :param collects: whether a collector closes what is due, so that releases leave that to it
-    :param clock: what to read the time from instead of the system's monotonic clock, for tests
+    :param collects: whether a collector closes expired connections, so that releases leave them to it
+    :param clock: the clock to read instead of the system's monotonic one, for tests
     :param wake_collector: called, with no lock held, when a connection is due earlier than the collector knows;
         returns False if the collector could not be called
     :param normalize: called, with no lock held, for an endpoint that was not seen before; returns the endpoint to use
-    :param lifetime_jitter: the part of max_lifetime by which a connection's lifetime is shorter at most
-    :param max_uses: how often a connection is acquired before its release closes it; 0 for no limit
-    :param keepalive_interval: seconds after which an idle connection that was not used is due for a check; 0 for never
-    :param wake_checker: called, with no lock held, when a check is due earlier than :py:meth:`next_check` has said;
+    :param lifetime_jitter: the largest fraction of max_lifetime by which a connection's lifetime is shortened
+    :param max_uses: number of acquires after which a connection's release closes it; 0 for no limit
+    :param keepalive_interval: seconds after its last use or check at which an idle connection is due for a check; 0 for
+        never
+    :param wake_checker: called, with no lock held, when a check is due earlier than :py:meth:`next_check` has returned;
         returns False if no worker could be called
     :param min_size: number of connections that are kept for each live endpoint
     :param creates_in_background: whether the pool connects for waiters, instead of the acquires themselves
-    :param max_connecting: maximum number of connects to an endpoint at a time; 0 for no limit
-    :param reconnect_timeout: with more than 0, acquires wait while an endpoint cannot be connected to; seconds after
-        which the outage is reported
+    :param max_connecting: maximum number of connects to an endpoint at the same time; 0 for no limit
+    :param reconnect_timeout: seconds after which an outage is reported; if more than 0, acquires wait while connects to
+        an endpoint fail
     :param fails_fast: whether an acquire fails at once in an outage if none of the endpoint's connections is in use
-    :param keeps_growth: whether any of these is in use, or refusals are waited for
+    :param keeps_growth: whether any of these is in use, or acquires wait after refusals
     :param random: called, with no lock held; returns a number from 0 to 1, for jitter; None for no jitter of pauses
-    :param keeps_idle: False if a connection that nobody waits for is closed when it is returned
+    :param keeps_idle: False if a connection is closed when it is returned, unless an acquire waits for it
     :param max_waiting: maximum number of waiters that are queued at an endpoint; 0 for no limit
-    :param max_workers: maximum number of jobs that workers do at a time; 0 for no limit
+    :param max_workers: maximum number of jobs that workers do at the same time; 0 for no limit
     :param serves_oldest: whether the extra connection that was unused for longest is served first
     :param counts_idle_only: whether min_idle is compared with the idle core connections alone, without those in use
-    :param limits: anything that is to be kept for :py:meth:`resize`
+    :param limits: any object, which is kept for :py:meth:`resize`
     :param opened: whether acquires are served before :py:meth:`open`
-    :param records_holders: whether it is recorded who acquires a connection, and where
+    :param records_holders: whether the core records who acquires a connection, and where
     :param leak_threshold: seconds in use after which a connection counts as leaked
-    :param wake_leak_watch: called, with no lock held, when the looks for leaks are to begin
+    :param wake_leak_watch: called, with no lock held, when the search for leaks must begin
     """
     core.min_idle = min_idle
     core.max_size = max_size

@@ -1,8 +1,8 @@
-# THE POOL'S OWN CREATES. A worker takes a ticket, connects, and says how that has ended.
+# CREATES BY THE POOL ITSELF. A worker takes a ticket, connects, and reports the outcome.
 
 cdef Entry take_create(PoolCore core, double now):
-    # For a worker: a ticket of the pool's own, or None if there is nothing to create, or nothing that may begin. No
-    # lock is held.
+    # For a worker: a ticket that belongs to no acquire, or None if there is nothing to create, or no create may begin.
+    # No lock is held.
     cdef Entry ticket = Entry()
     cdef Growth g
     cdef EndpointPool ep
@@ -37,7 +37,7 @@ cdef Entry take_create(PoolCore core, double now):
     try:
         notify_all(core, &notified)
     except BaseException:
-        if found:           # nobody would connect for it
+        if found:           # no worker would connect for it
             grow_cancelled(core, ticket, now)
         raise
     return ticket if found else None
@@ -65,7 +65,7 @@ cdef void cover_waiter(EndpointPool ep, void *ticket) noexcept:
 
 
 cdef void *waiter_of(EndpointPool ep, void *ticket) noexcept:
-    # ep.lock is held. The waiter for whom the ticket was created; NULL if it does not wait any more.
+    # ep.lock is held. The waiter for whom the ticket was created; NULL if it no longer waits.
     cdef void *p = ep.queue.head
     while p != NULL and (<Waiter>p).create != ticket:
         p = (<Waiter>p).next
@@ -73,8 +73,8 @@ cdef void *waiter_of(EndpointPool ep, void *ticket) noexcept:
 
 
 cdef void pass_on_create(EndpointPool ep, void *p) noexcept:
-    # ep.lock is held. The waiter leaves the queue otherwise than with its own create, which goes on for the oldest one
-    # that has none.
+    # ep.lock is held. The waiter leaves the queue without the connection of its create, which is then for the oldest
+    # waiter that has none.
     cdef void *create = (<Waiter>p).create
     if create != NULL:
         (<Waiter>p).create = NULL
@@ -82,7 +82,7 @@ cdef void pass_on_create(EndpointPool ep, void *p) noexcept:
 
 
 cdef bint grown(PoolCore core, Entry ticket, object conn, double now) except -1:
-    # The pool's own connect has succeeded. False if the connection is doomed: the pool was closed meanwhile.
+    # A connect by the pool itself has succeeded. False if the connection is doomed: the pool was closed meanwhile.
     cdef EndpointPool ep = pool_of(ticket)
     cdef Settled settled
     cdef Chain served = Chain(NULL, NULL, 0)
@@ -99,8 +99,8 @@ cdef bint grown(PoolCore core, Entry ticket, object conn, double now) except -1:
         asker = waiter_of(ep, <void *>ticket)
         if asker != NULL:
             (<Waiter>asker).create = NULL
-        # Where no connection is in use or being checked, and nobody waits, the endpoint is not live for longer because
-        # of this: as if the connection was returned when the last one was.
+        # If no connection is in use or being checked, and no acquire waits, this does not keep the endpoint live for
+        # longer: as if the connection was returned when the last one was.
         if out_count(ep) == 0 and checking_count(ep) == 0 and ep.waiting == 0:
             used_at = used_last(ep)
         move(ep, ticket, CREATING, ACQUIRED)
@@ -134,9 +134,9 @@ cdef bint end_of_grown(
 cdef int grow_failed(
     PoolCore core, Entry ticket, object error, object kept_error, bint is_refusal, bint is_hopeless, double now
 ) except -1:
-    # The pool's own connect has failed. Returns what there is to tell. Where no outage holds acquires back, the waiter
-    # for whom it was gets the error, or else the oldest one without a create. The pool keeps a copy of the error: what
-    # is raised has a traceback, with all that its frames hold.
+    # A connect by the pool itself has failed. Returns the news to report. If no outage holds acquires back, its waiter
+    # gets the error, or else the oldest waiter without a create. The pool keeps a copy of the error: the raised one has
+    # a traceback, with all that its frames refer to.
     cdef EndpointPool ep = pool_of(ticket)
     cdef Growth g = ep.growth
     cdef Chain notified = Chain(NULL, NULL, 0)
@@ -179,7 +179,7 @@ cdef bint end_own_create(PoolCore core, EndpointPool ep, Entry ticket, double no
     end_job(core, ticket)
     count_create(core, ticket, now)
     ep.growth.creating -= 1
-    if ticket.conn_ is not NOTHING:     # connected, but grown() could not take it into the books
+    if ticket.conn_ is not NOTHING:     # connected, but grown() could not enter it in the books
         doom(core, ep, ticket, &core.doomed_for_worker, BECAUSE_DISCARDED)
         update_wants_slot(core, ep)
         count_as_relief(core, <void *>ticket)
@@ -189,7 +189,7 @@ cdef bint end_own_create(PoolCore core, EndpointPool ep, Entry ticket, double no
 
 
 cdef int grow_cancelled(PoolCore core, Entry ticket, double now) except -1:
-    # The pool's own connect was given up: its task was cancelled, or its loop was closed.
+    # A connect by the pool itself was given up: its task was cancelled, or its loop was closed.
     cdef EndpointPool ep = pool_of(ticket)
     cdef Chain notified = Chain(NULL, NULL, 0)
     cdef void *p
@@ -222,7 +222,7 @@ cdef inline void count_failure(PoolCore core, bint is_refusal) noexcept:
 
 
 cdef void *first_uncovered(EndpointPool ep) noexcept:
-    # ep.lock is held. The oldest waiter for whom no connection is being created.
+    # ep.lock is held. The oldest waiter for which no connection is being created.
     cdef void *p = ep.queue.head
     while p != NULL and (<Waiter>p).create != NULL:
         p = (<Waiter>p).next
@@ -246,7 +246,7 @@ cdef bint fail_waiter(
 
 cdef void fail_where_nothing_comes(PoolCore core, EndpointPool ep, Chain *notified) noexcept:
     # Both locks are held. With fail_fast, a waiter at an endpoint in an outage waits for a connection in use, or for
-    # the create that the pool has begun for it. If there is neither, it fails as an acquire does that comes now.
+    # the create that the pool has begun for it. If there is neither, it fails as a new acquire does.
     cdef Growth g = ep.growth
     cdef void *p
     if not core.fails_fast or g is None or g.state != PAUSING or g.is_refusal or out_count(ep) > 0:

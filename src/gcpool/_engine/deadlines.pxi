@@ -9,7 +9,7 @@ cdef double NEVER = DBL_MAX
 
 cdef inline double deadline_if_idle(PoolCore core, Entry e, bint is_core, double used_at) noexcept:
     # The end of the connection's lifetime, or the end of its idle time if that comes first. A core connection has no
-    # idle time, or, with min_size, that of its endpoint: deadline_of() tells that, and this is never later.
+    # idle time, or, with min_size, that of its endpoint: deadline_of() computes that, and this is never later.
     cdef double idle_timeout = core.core_idle_timeout if is_core else core.idle_timeout
     if used_at + idle_timeout < e.expires_at:
         return used_at + idle_timeout
@@ -58,7 +58,7 @@ cdef bint schedule_locked(Deadlines *d, Entry e, double deadline) noexcept:
 
 
 cdef bint reschedule_core_locked(PoolCore core, EndpointPool ep, double now) noexcept:
-    # The lock of the endpoint pool is held, too. The endpoint is not pinned any more: its core connections may be due
+    # The lock of the endpoint pool is held, too. The endpoint is no longer pinned: its core connections may be due
     # earlier. True if the collector would wake too late.
     cdef void *p = ep.core.head
     cdef bint wake = False
@@ -133,8 +133,8 @@ cdef int call_collector(PoolCore core) except -1:
         if core.wake_collector() is False:
             forget_wake(core)
     except BaseException:
-        # A signal handler may have raised inside the call. Nothing else would tell the collector what is due, and the
-        # connection would stay open: so call it once more.
+        # A signal handler may have raised inside the call. Nothing else would wake the collector, and the connection
+        # would stay open: so call it once more.
         forget_wake(core)
         core.wake_collector()
         raise
@@ -142,7 +142,7 @@ cdef int call_collector(PoolCore core) except -1:
 
 
 cdef void forget_wake(PoolCore core) noexcept:
-    # The collector was not told. Without this, the core would take it to be awake in time, and not call it again.
+    # The collector was not called. Without this, the core would assume that it wakes in time, and not call it again.
     gcp_lock(&core.lock)
     core.deadlines.wake_at = INFINITY
     gcp_unlock(&core.lock)
@@ -176,7 +176,7 @@ cdef int doom_due(PoolCore core, double now, int limit, Chain *doomed) except -1
 
 
 cdef double next_due(PoolCore core) noexcept:
-    # When the next entry is due. The collector is taken to wake then by itself; from NEVER on it does not.
+    # When the next entry is due. The core assumes that the collector then wakes by itself; from NEVER on it does not.
     cdef double due
     cdef void *p
     cdef EndpointPool ep

@@ -4,7 +4,7 @@ cdef extern from *:
     EndpointPool owned_pool "gcp_owned"(void *)
 
 
-cdef enum:              # what add_connection() answers
+cdef enum:              # what add_connection() returns
     ADDED
     KNOWN_ALREADY
     NO_MEMORY

@@ -1,6 +1,6 @@
-# Stands for an endpoint that the caller did not name: in an acquire for the default one, in a release for whichever it
-# is. None would not do: it may be an endpoint. A literal, because only these can be the defaults in the signature that
-# inspect reads from a compiled method.
+# Stands for an endpoint that the caller did not name: in an acquire for the default one, in a release for that of the
+# connection. Not None, which may be an endpoint. A literal, because only literals can be the defaults in the signature
+# that inspect reads from a compiled method.
 cdef object UNSET_ENDPOINT = ...
 UNSET = UNSET_ENDPOINT
 
@@ -38,8 +38,9 @@ cdef inline Entry find_entry(Directory *d, object conn):
 # BORROWED. Without the GIL a reference to an object that another thread has made costs as much as a lock. What is
 # in the tables is alive, and stays in them while the lock of its endpoint pool is held, because every function that
 # takes an object out of a table holds that lock. So these two find an object, lock its endpoint pool and take no
-# reference. They hold the shard's lock first, which is against the order of locks: the other lock is only tried. They
-# return NULL if the object is unknown, or if another thread has that lock. The caller then takes a reference first.
+# reference. They hold the shard's lock first, which is against the order of locks, so the other lock is only tried.
+# They return NULL if the object is unknown, or if another thread has that lock. The caller then takes a reference
+# first.
 
 cdef inline void *lock_pool_borrowed(Directory *d, object endpoint) noexcept:
     cdef size_t key = <size_t><void *>endpoint
@@ -84,9 +85,9 @@ cdef inline void forget_connection(Directory *d, Entry e) noexcept:
 
 
 cdef inline Slot *prefetch_endpoint(Directory *d, object endpoint) noexcept:
-    # PREFETCHING. Among many endpoints, a cycle goes from one cache miss to the next. So this asks the memory at once
-    # for everything that a cycle at this endpoint will look at. It needs the GIL: without that, another thread could
-    # move the tables meanwhile. NULL if the endpoint is not found by its identity.
+    # PREFETCHING. Among many endpoints, a cycle goes from one cache miss to the next. So this prefetches at once
+    # everything that a cycle at this endpoint will read. It needs the GIL: without that, another thread could move the
+    # tables meanwhile. NULL if the endpoint is not found by its identity.
     cdef Slot *slot = table_find_slot(&d.by_identity.shards[0].table, <size_t><void *>endpoint)
     if gcp_likely(slot != NULL):
         gcp_prefetch(<char *>slot.value + 64)
@@ -127,7 +128,7 @@ cdef inline EndpointPool find_known_pool(PoolCore core, object endpoint):
 
 
 cdef EndpointPool find_pool(PoolCore core, object endpoint):
-    # The pool of an endpoint, however the endpoint is spelled. None if the endpoint is unknown.
+    # The pool of an endpoint, in any spelling. None if the endpoint is unknown.
     cdef EndpointPool ep = find_known_pool(core, endpoint)
     cdef Spelling new
     if ep is None and core.normalize is not None:
@@ -155,7 +156,7 @@ cdef bint pool_is_for(PoolCore core, EndpointPool ep, object endpoint) except -1
 
 
 cdef EndpointPool find_by_hash(PoolCore core, Map *where, object endpoint, Py_hash_t hash_, size_t *version):
-    # Searches by_hash or by_spelling. __eq__ is user code: it runs between two looks at the table, with no lock held,
+    # Searches by_hash or by_spelling. __eq__ is user code: it runs between two reads of the table, with no lock held,
     # and the search starts again if the table has changed between them. If the endpoint is not found, the caller gets
     # the version of the table.
     cdef EndpointPool ep
@@ -299,12 +300,12 @@ cdef void forget_if_empty(PoolCore core, EndpointPool ep) noexcept:
 
 
 cdef list endpoint_pools(PoolCore core):
-    # In any order: for looks that do nothing.
+    # In any order: for callers that change nothing.
     return found_pools(core, None)
 
 
 cdef list endpoint_pools_in_order(PoolCore core):
-    # In the order of their first use, so that it does not depend on hashes who is served or closed first.
+    # In the order of their first use, so that the order of serving and closing does not depend on hashes.
     cdef list numbers = []
     cdef list found = found_pools(core, numbers)
     cdef Py_ssize_t i

@@ -1,7 +1,8 @@
 # WHO CLOSES. A doomed entry goes at once onto the chain of the caller or of the workers. On threads, a release, close()
-# and resize() close what they doom themselves: these connections are closed when the call returns. What an acquire or
-# the collector dooms is left to a worker, so that an acquire keeps its time limit however long a close takes. What the
-# end of a close dooms for the next waiter goes onto the same chain. On asyncio, tasks close, and take from both chains.
+# and resize() close what they doom themselves: these connections are closed when the call returns. Connections that an
+# acquire or the collector dooms are left to a worker, so that an acquire keeps its time limit however long a close
+# takes. Those that the end of a close dooms for the next waiter go onto the same chain. On asyncio, tasks close, and
+# take from both chains.
 
 cdef inline Chain *doomed_of(PoolCore core, bint for_worker) noexcept:
     return &core.doomed_for_worker if for_worker else &core.doomed_for_caller
@@ -51,7 +52,7 @@ cdef Entry take_from(PoolCore core, Chain *doomed):
 
 
 cdef Entry take_close(PoolCore core):
-    # For a worker: what it is to close. None if there is nothing, or nothing that may begin.
+    # For a worker: the next entry to close. None if there is none, or no close may begin.
     cdef Entry e = None
     cdef void *p
     if closes_to_begin(core):

@@ -4,7 +4,7 @@
 # each entry has noted it when its connect began.
 
 cdef inline bint is_drained(PoolCore core, EndpointPool ep, Entry e) noexcept:
-    # core.lock is held. Only of entries that are not being closed. Compared as a difference, because it may overflow.
+    # core.lock is held. Only for entries that are not being closed. Compared as a difference, because it may overflow.
     cdef ReleaseWatch *watch = release_watch_of(core, ep)
     return watch != NULL and watch.drained > 0 and <int>(watch.drained_at - e.epoch.birth) > 0
 
@@ -19,7 +19,7 @@ cdef inline void note_end_of_use(PoolCore core, EndpointPool ep, Entry e) noexce
 
 
 cdef bint drain_pool(PoolCore core, EndpointPool ep, double now, bint idle_only) noexcept:
-    # Both locks are held. False if there is no memory; then only what waits for a check was doomed.
+    # Both locks are held. False if there is no memory; then only connections that wait for a check were doomed.
     cdef ReleaseWatch *watch = NULL
     cdef int begun
     cdef void *p

@@ -27,8 +27,8 @@ cdef inline void begin_checking(EndpointPool ep, Entry e) noexcept:
 
 
 cdef inline void end_checking(EndpointPool ep, Entry e, double now) noexcept:
-    # With core.lock. For a moment the entry counts as being released: what follows decides what becomes of it. The use
-    # that this ends has just begun, so that no time of use is counted.
+    # With core.lock. For a moment the entry counts as being released: the caller then decides what becomes of it. The
+    # use that this ends has just begun, so that no time of use is counted.
     gcp_assert(e.state == CHECKING)
     begin_use(e, now)
     ep.counts[RELEASING] += 1
@@ -102,7 +102,7 @@ cdef inline int out_count(EndpointPool ep) noexcept:
 
 
 cdef inline int checking_count(EndpointPool ep) noexcept:
-    # No field of its own: what is left of the size is being checked by the pool.
+    # Has no field: the rest of the size is being checked by the pool.
     return ep.size - idle_count(ep) - out_count(ep) - ep.counts[CREATING] - ep.counts[CLOSING]
 
 
@@ -126,8 +126,8 @@ cdef inline void *next_extra(PoolCore core, EndpointPool ep) noexcept:
 
 cdef inline void *next_idle(PoolCore core, EndpointPool ep) noexcept:
     # The entry that is served next. Core entries are served in turn, so that each of them is used. Then comes the extra
-    # entry that was used last, so that the extra entries nobody needs stay unused until they are due; or, with
-    # order='fifo', the one that was unused for longest.
+    # entry that was used last, so that unneeded extra entries stay unused until they are due; or, with order='fifo',
+    # the one that was unused for longest.
     if gcp_likely(ep.core.head != NULL):
         return ep.core.head
     return next_extra(core, ep)

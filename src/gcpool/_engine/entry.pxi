@@ -5,7 +5,7 @@ cdef enum:      # Entry.broken
     SOUND
     BROKEN      # the connection broke, and others of the endpoint may have
     CUT_OFF     # its use was cut off: it may be in any state
-    TO_BE_TOLD  # a check found it dead: the thread or task that closes it tells the manager
+    TO_BE_TOLD  # a check found it dead: the thread or task that closes it notifies the manager
 
 
 @cython.final
@@ -28,7 +28,7 @@ cdef class Entry(HeapMember):
 
     @property
     def endpoint(self):
-        """The endpoint of the connection. AttributeError if nobody was served the entry."""
+        """The endpoint of the connection. AttributeError if the entry was never served."""
         if self.pool is None:
             raise AttributeError('the entry belongs to no endpoint yet')
         return self.pool.endpoint
@@ -51,7 +51,7 @@ cdef class Entry(HeapMember):
 
     @property
     def is_broken(self):
-        """Whether the holder has said that the connection is unfit (:py:meth:`break_`)."""
+        """Whether the holder has marked the connection as unfit (:py:meth:`break_`)."""
         return bool(gcp_load_char(&self.broken))
 
     @property
@@ -64,11 +64,12 @@ cdef class Entry(HeapMember):
         gcp_store_char(&self.broken, BROKEN)
 
     def mark_cut_off(self):
-        """As :py:meth:`break_`, but it says nothing about the endpoint's other connections. Called by the holder."""
+        """Like :py:meth:`break_`, but the endpoint's other connections are not suspect. Called by the holder."""
         gcp_store_char(&self.broken, CUT_OFF)
 
     def mark_to_be_told(self):
-        """Have the thread or task that closes the connection tell the manager that it was dead. Called before that."""
+        """Have the thread or task that closes the connection notify the manager that it was dead. Called before
+        that."""
         gcp_store_char(&self.broken, TO_BE_TOLD)
 
     def mark_sound(self):
@@ -76,7 +77,7 @@ cdef class Entry(HeapMember):
         gcp_store_char(&self.broken, False)
 
     def __repr__(self):
-        # For those who look into the pool: no message of the pool shows it.
+        # For debugging: no message of the pool shows it.
         endpoint = 'no endpoint' if self.pool is None else shown_endpoint(self.pool)
         return f'<Entry of {endpoint}: {self.state_name} at {id(self):#x}>'
 
@@ -103,7 +104,7 @@ cdef inline bint is_checked_out(Entry e) noexcept:
 
 
 cdef inline bint is_lease_of(Entry e, unsigned int lease_no) noexcept:
-    # Whether nobody else has acquired the connection since that lease began.
+    # Whether the connection was not acquired again since that lease began.
     return lease_no == ANY_LEASE or gcp_load_uint(&e.lease_no) == lease_no
 
 
@@ -135,12 +136,13 @@ cdef inline unsigned int following_lease(unsigned int lease_no) noexcept:
 
 
 cdef inline void limit_uses(Entry e, unsigned int max_uses) noexcept:
-    # The entry is new. 0: no limit but that of the numbers.
+    # The entry is new. 0: no limit except that of the numbers.
     gcp_store_uint(&e.lease_no, 0 - max_uses)
 
 
 cdef void use_up(Entry e) noexcept:
-    # The lease number has overflowed. Without max_uses, too: a lease that was dropped long ago must not have the same.
+    # The lease number has overflowed. Also without max_uses: a lease that was dropped long ago must not have the same
+    # number.
     gcp_store_double(&e.expires_at, USED_UP)
 
 
@@ -149,7 +151,7 @@ cdef inline bint is_used_up(Entry e) noexcept:
 
 
 cdef inline int lifetime_reason(Entry e) noexcept:
-    # Why a connection is closed whose lifetime is over.
+    # The reason to close a connection whose lifetime is over.
     return BECAUSE_MAX_USES if is_used_up(e) else BECAUSE_LIFETIME
 
 
@@ -165,7 +167,7 @@ cdef int must_be_out(PoolCore core, Entry e, unsigned int lease_no) except -1:
     # No lock is held. A release has found that the entry is not checked out, or not by that lease. That is an error,
     # unless close() closed the connection while it was checked out: then the release only forgets the entry; or unless
     # a context ends whose block has discarded or detached the connection. The lease number is read after
-    # closed_while_out, and so is the last one: nobody acquires an entry that is closed.
+    # closed_while_out, and so is the last one: no acquire gets a closed entry.
     cdef bint closed = gcp_load_char(&e.closed_while_out)
     if lease_no != ANY_LEASE and gcp_load_char(&e.given_up) and is_lease_of(e, lease_no):
         return 0

@@ -6,7 +6,7 @@
 # The order by last use is a second heap over the entries of the expiry queue, as lazy as that: a key is never later
 # than the last use, and an entry whose key comes up is put back under its true one. An entry is in both heaps or in
 # none, so the hot path needs no test of its own (keep_if_simple). The heap is made when an eviction first needs it,
-# because it takes memory that a pool below its limit can do without: each connection then existing is visited once.
+# because it takes memory that a pool below its limit does not need: each connection then existing is visited once.
 # Where there is no memory for it, the deadlines decide.
 
 cdef void *evict_unused(PoolCore core, Chain *doomed, int reason) noexcept:
@@ -69,7 +69,7 @@ cdef inline void add_by_use_locked(Deadlines *d, Entry e) noexcept:
 
 
 cdef void forget_order_by_use_locked(Deadlines *d) noexcept:
-    # core.lock is held. The next eviction makes the heap anew.
+    # core.lock is held. The next eviction makes the heap again.
     cdef Py_ssize_t i
     for i in range(d.by_use.used):
         (<Entry>d.by_use.items[i].item).second_index = -1

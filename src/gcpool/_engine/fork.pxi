@@ -5,8 +5,9 @@ cdef long process = gcp_process_id()    # the process in which the pools were ma
 
 @cython.linetrace(False)
 cdef void begin_anew_in_child() noexcept:
-    # THE CHILD'S SIDE OF fork(). The C library calls this at the end of fork(). A server in C may fork without telling
-    # Python: then the child has no thread state. So nothing here or below calls the interpreter, allocates or frees.
+    # THE CHILD'S SIDE OF fork(). The C library calls this at the end of fork(). A server in C may fork without
+    # notifying Python: then the child has no thread state. So nothing here or below calls the interpreter, allocates or
+    # frees.
     global process
     cdef void *p = cores.head
     memset(&cores_lock, 0, sizeof(gcp_mutex))
@@ -17,7 +18,7 @@ cdef void begin_anew_in_child() noexcept:
 
 
 def reset_after_fork():
-    """In a forked child: begin every pool anew, empty, and leave the parent's connections alone.
+    """In a forked child: reset every pool to empty, and leave the parent's connections alone.
 
     Does nothing if begin_anew_in_child() has run in this process: the pools may have been used since.
     """
@@ -26,7 +27,7 @@ def reset_after_fork():
 
 
 # Both are registered, because each misses some forks: the first misses forks that bypass the C library, the second
-# forks that C code makes without telling Python.
+# forks that C code makes without notifying Python.
 gcp_call_in_child(begin_anew_in_child)
 if hasattr(os, 'register_at_fork'):
     os.register_at_fork(after_in_child=reset_after_fork)
@@ -81,7 +82,7 @@ cdef bint is_inherited(PoolCore core, object conn) noexcept:
 cdef void begin_anew(PoolCore core) noexcept nogil:
     # See begin_anew_in_child(). Another thread may have been in a locked region when the process was copied, so the old
     # structures are not walked: they may be half changed. The parent's connections are kept for good, beyond the end of
-    # the interpreter: a finalizer that says goodbye on a shared socket would end the parent's session.
+    # the interpreter: a finalizer that closes a session on a shared socket would end the parent's session.
     cdef Ancestor *a = core.ancestor_to_be
     cdef int s
     core.fork_epoch += 1

@@ -1,6 +1,6 @@
 # GROWTH. The pool itself creates connections: for waiters in the background, up to a minimum, and in an outage. The
 # dispatcher reserves a slot; a worker comes for it and gets a ticket that belongs to no acquire. When the connect has
-# ended, its connection goes the way of one that is returned: to the oldest waiter, or it becomes idle.
+# ended, its connection is treated as a returned one: it goes to the oldest waiter, or becomes idle.
 
 @cython.final
 @cython.no_gc_clear
@@ -15,8 +15,8 @@ cdef class Growth(HeapMember):
 
 cdef int ensure_growth(PoolCore core, EndpointPool ep, double now) except -1:
     # No lock is held. An endpoint pool with growth is owned by core.kept until it is forgotten: it may have no
-    # connection and no waiter that owns it. From here on begin_checking() notes when a connection was in use last. What
-    # is being checked already is not at hand, and counts as used now.
+    # connection and no waiter that owns it. From here on begin_checking() notes when a connection was in use last. A
+    # connection that is already being checked is not in the lists, and counts as used now.
     cdef Growth new
     if ep.growth is not None:
         return 0
@@ -50,7 +50,7 @@ cdef double last_use_of_idle(EndpointPool ep) noexcept:
 
 
 cdef set kept_of_this_process(PoolCore core):
-    # In a forked child the set begins anew: a thread of the parent may have been about to change the old one.
+    # In a forked child the set is new: a thread of the parent may have been about to change the old one.
     cdef set old = core.kept
     cdef set new
     if core.kept_epoch == core.fork_epoch:
@@ -65,7 +65,7 @@ cdef set kept_of_this_process(PoolCore core):
 
 
 cdef inline bint must_be_remembered(PoolCore core, EndpointPool ep) noexcept:
-    # Both locks are held. Of an endpoint pool without connections and waiters.
+    # Both locks are held. For an endpoint pool without connections and waiters.
     return ep.growth is not None and not is_closed(core) and (ep.growth.pinned > 0 or ep.growth.state != UP)
 
 

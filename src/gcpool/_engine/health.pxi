@@ -106,7 +106,7 @@ cdef bint retire(
     PoolCore core, Entry e, double now, Chain *doomed, unsigned int lease_no, int reason, bint by_user=False,
     bint was_fit=False
 ) except -1:
-    # Takes a checked-out connection out of use for good. Without a chain the caller closes it. By its user: see
+    # Takes a checked-out connection out of use for good. Without a chain the caller closes it. For its user, see
     # taking.pxi.
     cdef EndpointPool ep = pool_of(e)
     cdef Chain served = Chain(NULL, NULL, 0)

@@ -23,7 +23,8 @@ cdef inline void record(Histogram *h, double seconds) noexcept:
 
 
 cdef void record_use(PoolCore core, double seconds) noexcept:
-    # ep.lock is held: uses at other endpoints may end at the same time. Longer than a tick, so this is no hot path.
+    # ep.lock is held: uses at other endpoints may end at the same time. Longer than a tick, so this is not the hot
+    # path.
     gcp_count_up(&core.histograms.use.counts[bucket_of(seconds)])
 
 

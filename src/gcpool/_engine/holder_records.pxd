@@ -1,7 +1,7 @@
 cdef enum:
-    FRAMES = 8              # that are stored when a connection was ready
-    MOST_FRAMES = 12        # when it was not: some of them are the pool's own, and are not shown
-    SLOTS_LOOKED_AT = 8     # for a record that is not in use
+    FRAMES = 8              # stored if a connection was ready
+    MOST_FRAMES = 12        # stored if none was: some of them are the pool's own, and are not shown
+    SLOTS_LOOKED_AT = 8     # in the search for a record that is not in use
 
 
 # Who has acquired a connection, and where. A release has nothing to do: the record stays with the connection until the

@@ -61,7 +61,7 @@ cdef int make_thread_mark() except -1:
 
 
 cdef PyObject *current_holder(PoolCore core) noexcept:
-    # A new reference; NULL if there is none to be had. The thread has its mark.
+    # A new reference; NULL if no holder can be found. The thread has its mark.
     cdef PyObject *found = NULL
     cdef PyObject *task
     if core.records_tasks:
@@ -79,7 +79,7 @@ cdef PyObject *current_holder(PoolCore core) noexcept:
 
 cdef HolderRecord *record_of(PoolCore core, size_t s, Entry e) noexcept:
     # The shard's lock is held. NULL if there is no memory, and for an entry that is in no books: it may be freed before
-    # anybody drops its record.
+    # its record is dropped.
     cdef Table *t = &core.holder_records.shards[s].table
     cdef HolderRecord *record = <HolderRecord *>table_find(t, <size_t><void *>e)
     if gcp_likely(record != NULL):
@@ -105,7 +105,7 @@ cdef HolderRecord *record_of(PoolCore core, size_t s, Entry e) noexcept:
 
 cdef HolderRecord *take_unused_record(Table *t, size_t key) noexcept:
     # The shard's lock is held. Takes a record of a connection that is not in use out of the table; NULL if it finds
-    # none. The entries of a table are alive: who lets an entry go drops its record first.
+    # none. The entries of a table are alive: code that frees an entry drops its record first.
     cdef HolderRecord *record
     cdef size_t i
     cdef int looked_at
@@ -172,7 +172,8 @@ cdef inline void exchange(HolderRecord *record, HolderRecord *fresh) noexcept:
 
 
 cdef int note_holder(PoolCore core, Entry e, int limit) except -1:
-    # The same, and wakes who looks for leaks, if nobody does. If that raises, the caller gives the connection back.
+    # The same, and wakes the search for leaks, if none is under way. If that raises, the caller gives the connection
+    # back.
     if gcp_thread_mark() == NULL:
         make_thread_mark()
     record_holder(core, e, limit)
@@ -194,7 +195,7 @@ cdef inline double leak_interval(PoolCore core) noexcept:
     return min(core.leak_threshold, LEAK_INTERVAL)
 
 
-cdef double LEAK_INTERVAL = 1.0     # seconds between two looks for leaks while connections are in use
+cdef double LEAK_INTERVAL = 1.0     # seconds between two searches for leaks while connections are in use
 
 
 cdef int mark_long(PoolCore core, Entry e) except -1:
@@ -333,13 +334,13 @@ cdef list holders_of(PoolCore core, EndpointPool ep):
 
 
 cdef bint has_no_holder(Entry e) noexcept:
-    # Whether a connection in use is referred to by its entry alone, and the entry by nobody who would release it: its
+    # Whether a connection in use is referred to by its entry alone, and the entry by nothing that would release it: its
     # user has dropped it. The entry itself is referred to by PoolCore.entries, the list of holders_of(), and its loop.
     return gcp_reference_count(<void *>e.conn_) == 1 and gcp_reference_count(<void *>e) <= 3
 
 
 cdef bint is_held(Entry e, unsigned int lease_no) noexcept:
-    # Whether a lease goes on. No lock is held.
+    # Whether a lease has not ended. No lock is held.
     cdef bint held
     gcp_lock(&e.pool.lock)
     held = is_checked_out_by(e, lease_no)
@@ -348,7 +349,7 @@ cdef bint is_held(Entry e, unsigned int lease_no) noexcept:
 
 
 cdef object returned_at(Entry e, unsigned int lease_no):
-    # When a lease has ended: None if it goes on, INFINITY if the connection was closed or acquired again since.
+    # When a lease has ended: None if it has not, INFINITY if the connection was closed or acquired again since.
     if is_held(e, lease_no):
         return None
     return e.used_at if is_lease_of(e, lease_no) and is_idle(e) else INFINITY

@@ -1,6 +1,6 @@
 # HOLDING. How long connections have been in use. While a connection is checked out, the links of its entry hold the
-# time at which it was taken: see begin_use(). No list of these entries is kept, because that would cost each acquire:
-# who asks walks through all entries of the process.
+# time at which it was taken: see begin_use(). No list of these entries is kept, because that would cost each acquire: a
+# query walks through all entries of the process.
 
 cdef inline double held_since(Entry e) noexcept:
     # INFINITY if the connection is not in use.
@@ -14,8 +14,8 @@ cdef inline double held_since(Entry e) noexcept:
 
 
 cdef double longest_held(PoolCore core, EndpointPool ep) except -1:
-    # Seconds for which the connection has been in use that was taken first, of an endpoint or, with None, of all; 0 if
-    # none is in use.
+    # Seconds since the oldest acquire whose connection is still in use, of an endpoint or, with None, of all; 0 if none
+    # is in use.
     cdef double since = INFINITY
     cdef Entry e
     for e in list(entries_of_this_process(core)):

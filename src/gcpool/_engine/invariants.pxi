@@ -80,8 +80,8 @@ cdef int check_entry(PoolCore core, Entry e, bint one_clock, list problems) exce
 
 cdef double latest_look_at(PoolCore core, Entry idle) except? -1:
     # The life of an endpoint may end early, when a waiter gives up or a connection in use breaks. Its core connections
-    # are then looked at when they would have been: idle_timeout after the last time. Without a clock of the test's own
-    # nobody knows when that was.
+    # are then looked at when they would have been: idle_timeout after the last time. Without the test's own clock, that
+    # time is unknown.
     cdef double deadline = deadline_of(core, idle, INFINITY)
     if core.min_size == 0 or idle.state != IDLE_CORE:
         return deadline

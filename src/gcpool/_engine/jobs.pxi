@@ -1,14 +1,14 @@
 # JOBS. What workers do: close, create and check connections. The core hands the jobs out, and counts those at work. So
-# a bound holds for threads and tasks alike. What a caller closes or checks itself is no job.
+# a bound holds for threads and tasks alike. What a caller closes or checks itself is not a job.
 #
-# Without max_workers there are as many workers as jobs, so that no job waits for another one, but for two kinds: at
-# most PARALLEL_DISPOSALS closes and PARALLEL_CHECKS checks are at work at a time. Creates have the limits of the sizes
-# and max_connecting.
+# Without max_workers there are as many workers as jobs, so that no job waits for another one, except for two kinds: at
+# most PARALLEL_DISPOSALS closes and PARALLEL_CHECKS checks are at work at the same time. Creates have the limits of the
+# sizes and max_connecting.
 #
 # With max_workers, a free worker takes a close first, because that frees a slot; then a create, for which an acquire
 # may wait; and last a check, for which none does. A job that hangs keeps its worker. So no kind of job gets all
 # workers: creates and closes each leave one to the others, and checks leave half of them. Example: of 4 workers, 3 may
-# hang in creates to a server that does not answer, and closes go on. With one worker, a job that hangs holds up all
+# hang in creates to a server that does not answer, and closes continue. With one worker, a job that hangs delays all
 # others.
 
 cdef int PARALLEL_CHECKS_ = 16
@@ -16,7 +16,7 @@ PARALLEL_CHECKS = PARALLEL_CHECKS_
 
 
 cdef inline int share_of(int kind, int workers) noexcept:
-    # How many of the workers may do jobs of a kind at a time.
+    # How many of the workers may do jobs of a kind at the same time.
     cdef int most = workers if workers else 0x7FFFFFFF
     if kind == CLOSE_JOB:
         return min(PARALLEL_DISPOSALS_, max(most - 1, 1))

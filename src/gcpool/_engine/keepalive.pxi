@@ -1,17 +1,16 @@
 # KEEPALIVE. An idle connection is due for a check when it was neither used nor checked for keepalive_interval. Each
 # connection has a timer in a queue that is as lazy as the expiry queue: an acquire or a release does not touch it. When
 # a timer's time comes, the connection may have been used since: then the timer is put back under the true time.
-#
-# The timers are objects of their own, found by the entry in PoolCore.check_timers: most pools have none, and an entry
-# has no room for the fields.
+# The timers are separate objects, found by the entry in PoolCore.check_timers: most pools have none, and an entry has
+# no room for the fields.
 #
 # Nothing becomes due while the pool is suspended; resume() wakes the worker.
 
-# By which part of it an interval is shorter at most, so that connections created together are not checked together.
+# The largest fraction by which an interval is shortened, so that connections created together are not checked together.
 cdef double KEEPALIVE_JITTER = 0.1
 
-# Of each endpoint one connection is checked at a time. Those that are due meanwhile are put off for this part of the
-# interval.
+# One connection of each endpoint is checked at a time. Those that become due meanwhile are put off for this fraction of
+# the interval.
 cdef double KEEPALIVE_PUT_OFF = 0.05
 
 
@@ -69,7 +68,7 @@ cdef inline int call_checker_if_late(PoolCore core) except -1:
 
 
 cdef int call_checker(PoolCore core) except -1:
-    # As call_collector().
+    # Like call_collector().
     try:
         if core.wake_checker() is False:
             forget_checker(core)
@@ -81,7 +80,7 @@ cdef int call_checker(PoolCore core) except -1:
 
 
 cdef inline void wake_checker_again(PoolCore core) noexcept:
-    # core.lock is held. The pool is suspended no longer. The caller then calls call_checker_if_late().
+    # core.lock is held. The pool is no longer suspended. The caller then calls call_checker_if_late().
     if core.checks.timers.used:
         gcp_store_int(&core.checks.is_late, True)
 
@@ -93,8 +92,8 @@ cdef void forget_checker(PoolCore core) noexcept:
 
 
 cdef double due_for_check(CheckTimer timer, double now) noexcept:
-    # The lock of the entry's endpoint pool is held. Of a connection that is not idle nobody knows more than that it
-    # will not be due before this.
+    # The lock of the entry's endpoint pool is held. A connection that is not idle will not be due before this; more is
+    # not known.
     cdef Entry e = timer.entry
     if not is_idle(e):
         return now + timer.interval
@@ -102,7 +101,7 @@ cdef double due_for_check(CheckTimer timer, double now) noexcept:
 
 
 cdef int begin_due_checks(PoolCore core, double now) except -1:
-    # Takes out the idle connections that are due for a check, of each endpoint one. Returns how many.
+    # Takes out the idle connections that are due for a check, one of each endpoint. Returns how many.
     cdef Heap *timers = &core.checks.timers
     cdef CheckTimer timer
     cdef Entry e
@@ -131,7 +130,7 @@ cdef int begin_due_checks(PoolCore core, double now) except -1:
 
 
 cdef double next_check(PoolCore core) noexcept:
-    # When begin_due_checks() is to be called next. The worker is taken to wake then by itself.
+    # When begin_due_checks() is to be called next. The core assumes that the worker then wakes by itself.
     cdef Heap *timers = &core.checks.timers
     cdef CheckTimer timer
     cdef EndpointPool ep

@@ -154,7 +154,8 @@ cdef inline int changed(int limit, int to_set) noexcept:
 
 
 cdef bint set_limits(PoolCore core, LimitsToSet *to_set, object limits, object expected) noexcept:
-    # False if another call has set other limits than those that the caller expected, and checked the new ones against.
+    # False if another call has changed the limits that the caller expected, and against which it has checked the new
+    # ones.
     cdef object _before         # holds the reference until no lock is held
     cdef int max_size, total_max_size
     gcp_lock(&core.lock)

@@ -1,5 +1,5 @@
 # LISTS. The members hold the links themselves, so that nothing is allocated under a lock. A list borrows its members.
-# Where it is to own references to them, the code that adds and takes the members counts these references. No function
+# Where it must own references to them, the code that adds and takes the members counts these references. No function
 # here takes a reference, not even for a moment: a member may be in its destructor, and giving the reference back would
 # run the destructor a second time.
 

@@ -1,7 +1,7 @@
-# MINIMUMS. How many connections an endpoint is to have at least: min_size while it is live, or the size it is pinned
+# MINIMUMS. The number of connections that an endpoint must have: min_size while it is live, or the size it is pinned
 # with. Where it may have lost one, note_short() notes it; the dispatcher then reserves slots for what is missing.
 
-# How many connections to one endpoint are created at a time to reach a minimum.
+# Maximum number of connections to one endpoint that are created at the same time to reach a minimum.
 cdef int MAX_FILLS = 2
 
 
@@ -35,7 +35,7 @@ cdef inline bint is_busy(EndpointPool ep) noexcept:
 
 
 cdef int minimum_of(PoolCore core, EndpointPool ep, double now) noexcept:
-    # Both locks are held. How many connections the endpoint is to have at least.
+    # Both locks are held. How many connections the endpoint must have.
     cdef int minimum = ep.growth.pinned
     if core.min_size > minimum and (is_busy(ep) or used_last(ep) + core.idle_timeout > now):
         minimum = core.min_size

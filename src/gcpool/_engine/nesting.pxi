@@ -1,8 +1,8 @@
-# NESTING. A signal handler may acquire while its own thread waits. What the thread's waiter is served, nobody can use
-# before the handler returns. So the handler's waiter comes before the waiter that it interrupts, if both are for one
-# endpoint, and takes over what that waiter was served meanwhile. The interrupted waiter then asks again, with its old
-# number. Example: max_size is 1, the main thread waits, and its handler acquires. The connection that comes back is
-# served to the handler. Without this each of the two would wait for the other.
+# NESTING. A signal handler may acquire while its own thread waits. A connection that the thread's waiter is served
+# cannot be used before the handler returns. So the handler's waiter comes before the waiter that it interrupts, if both
+# are for one endpoint, and takes over what that waiter was served meanwhile. The interrupted waiter then asks again,
+# with its old number. Example: max_size is 1, the main thread waits, and its handler acquires. The returned connection
+# is served to the handler. Without this each of the two would wait for the other.
 
 cdef inline Waiter interrupted_by(EndpointPool ep, Waiter w):
     # The waiter that the handler in which w asks has interrupted, if it is for the same endpoint; else None.
@@ -25,7 +25,7 @@ cdef inline bint can_take_over(Waiter interrupted) noexcept:
 
 
 cdef inline void take_over(Waiter w, Waiter interrupted) noexcept:
-    # Both locks are held. The lease goes on with another owner.
+    # Both locks are held. The lease continues with another owner.
     serve(w, interrupted.entry)
     w.is_new = interrupted.is_new
     interrupted.entry = None

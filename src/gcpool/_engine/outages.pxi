@@ -1,11 +1,11 @@
-# OUTAGES. After a connect has failed, the endpoint is in an outage, until a connect succeeds. There is one attempt at a
-# time then, with pauses in between: 10 ms at first, doubled each time, at most 5 s, and each up to 20 % longer or
+# OUTAGES. After a connect has failed, the endpoint is in an outage, until a connect succeeds. Then there is one attempt
+# at a time, with pauses in between: 10 ms at first, doubled each time, at most 5 s, and each up to 20 % longer or
 # shorter, because many pools may have lost the same server. While acquires wait, a pause is an eighth of that, at least
-# 10 ms and at most 100 ms: then they are served soon after the server's return. If the server has said that it is full,
-# the pauses are 50 ms to 1 s, and end when one of the endpoint's connections is closed.
+# 10 ms and at most 100 ms: then they are served soon after the server's return. If the server has reported that it is
+# full, the pauses are 50 ms to 1 s, and end when one of the endpoint's connections is closed.
 #
-# Whether an outage keeps acquires from connecting themselves: see holds_back_acquires(). The connects up to a minimum
-# it always holds back.
+# Whether an outage keeps acquires from connecting themselves: see holds_back_acquires(). It always holds back the
+# connects up to a minimum.
 #
 # An error that no server has caused, such as an endpoint that the manager does not know, is hopeless: a waiter gets it
 # at once. There is no outage then, unless a minimum is to be reached: only that waits for the pauses.
@@ -23,16 +23,16 @@ cdef double FIRST_DELAY_IF_FULL = 0.050
 cdef double MAX_DELAY_IF_FULL = 1.0
 cdef double JITTER = 0.2
 
-# Seconds for which an endpoint without connections and waiters is remembered after its next attempt is due. Forgotten
-# at once, an endpoint that is asked for once a second would begin with the shortest pause each time.
+# Seconds for which an endpoint without connections and waiters is remembered after its next attempt is due. If it were
+# forgotten at once, an endpoint that is acquired once per second would begin with the shortest pause each time.
 cdef double MEMORY_OF_OUTAGES = 10.0
 
-# What a failure has changed; the facade tells it.
+# What a failure has changed; the facade reports it.
 cdef enum:
     BEGAN = 1
-    REACHED = 2                 # a waiter got the error: nobody else needs to tell it
+    REACHED = 2                 # a waiter got the error: it need not be reported otherwise
     LASTS = 4                   # the outage has lasted for reconnect_timeout
-    ASKS_AGAIN = 8              # the acquire goes on waiting, and asks once more
+    ASKS_AGAIN = 8              # the acquire continues to wait, and asks once more
 
 OUTAGE_BEGAN = BEGAN
 REACHED_WAITER = REACHED
@@ -46,7 +46,7 @@ cdef inline bint holds_back_acquires(PoolCore core, Growth g) noexcept:
 
 
 cdef inline bint waits_out(PoolCore core, Growth g) noexcept:
-    # Both locks are held. Whether a waiter goes on waiting after a connect of the pool's own has failed.
+    # Both locks are held. Whether a waiter continues to wait after a connect by the pool itself has failed.
     return not g.is_hopeless and (core.reconnect_timeout > 0 or (g.state != UP and g.is_refusal))
 
 
@@ -117,8 +117,8 @@ cdef int note_failure(
     double now
 ) noexcept:
     # Both locks are held. A connect has failed. Failures of connects that began before the outage change nothing,
-    # unless the server says only now that it is full: then acquires are held back that were not before. That an outage
-    # is long is told after a connect of the pool's own: an acquire has no time to call reconnect_failed.
+    # unless the server only now reports that it is full: then acquires are held back that were not before. A long
+    # outage is reported after a connect by the pool itself: an acquire has no time to call reconnect_failed.
     cdef Growth g = ep.growth
     cdef int news = 0
     cdef double retry_at
@@ -170,8 +170,9 @@ cdef void shorten_pause(PoolCore core, EndpointPool ep) noexcept:
 
 cdef inline bint end_pause_if_over(PoolCore core, EndpointPool ep, double now) noexcept:
     # Both locks are held. An acquire asks for a connection. On threads the timers may not have run, if no thread could
-    # be started; with fail_fast, nobody would ever try again. True if the pause has ended with this: the timer is gone,
-    # so the caller then calls dispatch(), also if the asker is lent an idle connection, or max_waiting turns it away.
+    # be started; with fail_fast, no acquire would ever try again. True if the pause has ended with this: the timer is
+    # gone, so the caller then calls dispatch(), even if the acquire is lent an idle connection, or max_waiting turns it
+    # away.
     if ep.growth.state != PAUSING or ep.growth.retry_at > now:
         return False
     allow_retry(core, ep.growth, now)
@@ -239,7 +240,7 @@ cdef bint note_retries_due(PoolCore core, double now) noexcept:
             update_wants_slot(core, ep)
             note_short(core, ep, now)
             due = True
-        else:               # nobody has asked for long
+        else:               # no acquire has asked for long
             forget_outage(core, g)
             forget_if_empty(core, ep)
         gcp_unlock(&ep.lock)
@@ -247,7 +248,7 @@ cdef bint note_retries_due(PoolCore core, double now) noexcept:
 
 
 cdef object seconds_of_ended_outage(EndpointPool ep):
-    # How long the outage lasted that has ended, once; None if none has ended since this was asked.
+    # How long the last outage lasted, once; None if none has ended since the last call.
     cdef double seconds = -1
     gcp_lock(&ep.lock)
     if ep.growth is not None:
@@ -258,7 +259,8 @@ cdef object seconds_of_ended_outage(EndpointPool ep):
 
 
 cdef object last_connect_error(PoolCore core, object endpoint, double since):
-    # The last error of a connect, if the outage goes on, or the error is not older than `since`. None if there is none.
+    # The last error of a connect, if the outage continues, or the error is not older than `since`. None if there is
+    # none.
     cdef EndpointPool ep = find_pool(core, endpoint)
     error = None
     if ep is not None:

@@ -1,5 +1,5 @@
 cdef struct Overtaking:
-    double told                 # the latest time that the core was told
+    double told                 # the latest time that the core has received
     int epoch                   # the latest time at which a waiter asked, in units of OVERTAKING_EPOCH
     unsigned long long current  # PoolCore.arrivals when this epoch began
     unsigned long long previous     # the same, when the epoch before it began

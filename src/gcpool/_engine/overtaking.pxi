@@ -18,7 +18,7 @@
 # Waiters of different endpoints are compared by *place*. A waiter's place is its number, unless the waiter before it in
 # the queue gave up: then it has inherited that waiter's place. If a waiter gives up and none is behind it, its place is
 # kept for the next one that waits at the endpoint within 5 to 10 s (KEPT_PLACE_TIME). Otherwise an endpoint whose
-# acquires time out and are tried again would begin anew each time. Example: B has 9 of 10 connections, all in use for
+# acquires time out and are tried again would start again each time. Example: B has 9 of 10 connections, all in use for
 # minutes, and B's waiters give up after 0.5 s each. A passes the tenth connection on among its own waiters, which came
 # after B's first one. After 0.9 s the pool closes it, and B's second waiter gets the slot.
 #
@@ -47,7 +47,8 @@ cdef void advance_overtaking(PoolCore core, double now) noexcept:
 
 
 cdef inline unsigned long long overdue_place(PoolCore core, double now) noexcept:
-    # core.lock is held. The last place that is overdue. Nobody has arrived since the epoch that the core was told last.
+    # core.lock is held. The last place that is overdue. No waiter has arrived since the epoch that the core received
+    # last.
     cdef Overtaking *o = &core.overtaking
     cdef int passed = epoch_of(now, OVERTAKING_EPOCH) - o.epoch
     if passed <= 0:
@@ -86,8 +87,8 @@ cdef inline bint is_overdue(PoolCore core, double since, double now) noexcept:
 
 
 cdef inline void *first_wanting(PoolCore core) noexcept:
-    # core.lock is held, and some endpoint pool wants a slot. The one that gets the next: if one is overdue, the one
-    # that has waited for longest; else the one whose first waiter has the earliest place.
+    # core.lock is held, and some endpoint pool wants a slot. The endpoint pool that gets the next slot: if any is
+    # overdue, the one that has waited for longest; else the one whose first waiter has the earliest place.
     if is_overdue(core, core.unserved.items[0].key, core.overtaking.told):
         return core.unserved.items[0].item
     return core.wanting_slots.items[0].item
@@ -98,7 +99,7 @@ cdef bint may_overtake(PoolCore core, EndpointPool ep, double now) noexcept:
     # An endpoint without a connection would wait for ever while another one is always busy, so it is never overtaken
     # by those that came later, at the price of a new connection. An endpoint with connections is expected to serve its
     # waiters itself, but its connections may stay in use for long: it is overtaken until it is overdue. Its further
-    # waiters are then not overtaken by those who have just come.
+    # waiters are then not overtaken by new ones.
     cdef HeapItem *first = core.wanting_slots.items
     cdef double place = <double>(<Waiter>ep.queue.head).place
     if core.wanting_slots.used == 0:
