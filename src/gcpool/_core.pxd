@@ -1,4 +1,4 @@
-# Declarations of the compiled core. Every mutable field says which lock guards it:
+# Declarations of the compiled core. The comment of every mutable field shows which lock guards it:
 #   [core]     PoolCore.lock
 #   [ep]       EndpointPool.lock of the endpoint pool concerned
 #   [core+ep]  written under both, so it may be read under either

@@ -4,12 +4,12 @@
 """The compiled core: the state machine of a connection pool, and the hot path of both facades.
 
 ``PoolCore`` decides and does no I/O: it never blocks, never calls a connection manager, runs no user code while it
-holds a lock, and is told the time. A facade asks it (request, created, create_failed, release, cancel, doom_due,
-close), and carries out what it decided: connects for a *ticket*, waits for a *waiter* to be notified, closes what is
-*doomed*.
+holds a lock, and receives the time from its caller. A facade calls it (request, created, create_failed, release,
+cancel, doom_due, close), and carries out its decisions: connects for a *ticket*, waits for a *waiter* to be notified,
+closes what is *doomed*.
 
-``SyncPool`` and ``AsyncPool`` are the compiled bases of the facades: acquire, release and the context manager as long
-as nothing has to be waited for.
+``SyncPool`` and ``AsyncPool`` are the compiled bases of the facades: acquire, release and the context manager, as far
+as they need not wait.
 """
 
 import os
@@ -63,14 +63,14 @@ cdef enum:          # Entry.state
     ACQUIRED
     RELEASING       # still checked out: its on_release hook is running
     CLOSING         # doomed, or being closed; the entry keeps its slot until the close has ended
-    CHECKING        # the pool checks it in the background, or is about to; nobody is served it meanwhile
+    CHECKING        # the pool checks it in the background, or is about to; no acquire is served it meanwhile
     GONE
 
 cdef enum:          # PoolCore.restrictions, bits. If one is set, each acquire and release takes core.lock
     NOT_OPEN = 1
-    SUSPENDED = 2   # nobody is served
+    SUSPENDED = 2   # no acquire is served
     FAILING = 4     # with SUSPENDED: acquires that begin are refused
-    RESUMING = 8    # waiters are served what became idle while the pool was suspended
+    RESUMING = 8    # waiters are served the connections that became idle while the pool was suspended
     CLOSED = 16
 
 cdef enum:          # Waiter.state
@@ -78,7 +78,7 @@ cdef enum:          # Waiter.state
     QUEUED
     SERVED
     REFUSED         # the pool is closed, or not open yet, or suspended: see Waiter.refusal
-    TURNED_AWAY     # too many waiters were queued already
+    TURNED_AWAY     # too many waiters were already queued
     FAILED          # no connection could be created for it: Waiter.error
     ENDPOINT_DOWN   # the same, and nothing was tried: the endpoint is in an outage
     CANCELLED
@@ -112,13 +112,13 @@ include "_engine/waiter.pxi"
 include "_engine/directory.pxi"
 # Several endpoints that count as one.
 include "_engine/spellings.pxi"
-# The expiry queue: what is due, when the next is, and who is told.
+# The expiry queue: what is due, when the next is, and who is notified.
 include "_engine/deadlines.pxi"
 # Which idle connection is closed for another endpoint.
 include "_engine/eviction.pxi"
-# How many jobs workers may do at a time, and which come first.
+# How many jobs workers may do at the same time, and which come first.
 include "_engine/jobs.pxi"
-# What is to be closed, and by whom.
+# Which connections are closed, and by whom.
 include "_engine/disposal.pxi"
 # Why some releases have to take the pool's lock.
 include "_engine/release_watches.pxi"
@@ -134,31 +134,31 @@ include "_engine/minimums.pxi"
 include "_engine/pins.pxi"
 # which slots it has reserved for that,
 include "_engine/reserved.pxi"
-# and how such a create goes.
+# and how such a create proceeds.
 include "_engine/creates.pxi"
 # Who was overtaken, and for how long.
 include "_engine/overtaking.pxi"
 # The dispatcher: who gets a free slot.
 include "_engine/slots.pxi"
-# What happens at its time.
+# Timed actions.
 include "_engine/timers.pxi"
 # A signal handler that acquires while its own thread waits.
 include "_engine/nesting.pxi"
-# An acquire: what it gets, and how it ends.
+# An acquire: its result, and its end.
 include "_engine/acquiring.pxi"
 # The connect of an acquire, and how it ends.
 include "_engine/connects.pxi"
-# A release: what becomes of the connection.
+# A release: what happens to the connection.
 include "_engine/releasing.pxi"
 # Checks that the pool makes in the background.
 include "_engine/checking.pxi"
-# When an idle connection is to be checked.
+# When an idle connection must be checked.
 include "_engine/keepalive.pxi"
 # Takes unfit connections out of use.
 include "_engine/health.pxi"
 # A connection that is ready now, or none; discard and detach.
 include "_engine/taking.pxi"
-# What happens to the books in a forked child.
+# The books in a forked child.
 include "_engine/fork.pxi"
 # What the representation of an entry shows of its endpoint.
 include "_engine/showing.pxi"
@@ -184,7 +184,7 @@ include "_engine/holder_records.pxi"
 include "_engine/readiness.pxi"
 # The parameters of a core, and its end.
 include "_engine/construction.pxi"
-# PoolCore: the questions that a facade asks.
+# PoolCore: the calls of a facade.
 include "_engine/pool.pxi"
 # Whether the books balance; for tests.
 include "_engine/invariants.pxi"
@@ -193,15 +193,15 @@ include "_engine/invariants.pxi"
 # The facades: the compiled bases of both pools
 # ---------------------------------------------------------------------------------------------------------------------
 
-# A logger whose handlers can do no harm.
+# A logger whose handlers cannot disturb the pool.
 include "_facade/log.pxi"
-# What happens to a pool: who is told, and how.
+# What happens to a pool: to whom it is reported, and how.
 include "_facade/observer.pxi"
-# Seconds: the clock, how long a close may take, what a caller may give as a timeout.
+# Seconds: the clock, how long a close may take, which timeouts are valid.
 include "_facade/time_limits.pxi"
-# What both pools have in common.
+# The common part of both pools.
 include "_facade/base.pxi"
-# One acquire of a connection; returns the connection when its holder goes away.
+# One acquire of a connection; returns the connection when its holder is freed.
 include "_facade/lease.pxi"
 # The pool for threads.
 include "_facade/threads.pxi"
@@ -220,20 +220,20 @@ include "_facade/asyncio.pxi"
 include "_facade/coroutine_marks.pxi"
 # Its context manager.
 include "_facade/asyncio_context.pxi"
-# What a task awaits: a call of the manager's.
+# What a task awaits: a call of the manager.
 include "_facade/manager_call.pxi"
 # What a task awaits: the rest of a release.
 include "_facade/release_coroutine.pxi"
-# A connection that is ready now, or none; discard and detach; a release that nobody awaits.
+# A connection that is ready now, or none; discard and detach; a release that is not awaited.
 include "_facade/taking.pxi"
-# A connection in the hands of a drop-in's Python code.
+# A connection in a drop-in's Python code.
 include "_facade/hold.pxi"
 # A program's function in place of a manager's method.
 include "_facade/callables.pxi"
-# What the pool's own tasks run: the closes, and the checks.
+# The coroutines of the pool's tasks: the closes, and the checks.
 include "_facade/disposal_tasks.pxi"
 include "_facade/check_tasks.pxi"
-# What any of them runs in, so that a SystemExit of a callback does not end the loop.
+# Their wrapper, so that a SystemExit of a callback does not end the loop.
 include "_facade/guarded.pxi"
 # What a task awaits: to be served.
 include "_facade/signal.pxi"

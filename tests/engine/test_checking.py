@@ -157,7 +157,7 @@ def test_a_timer_goes_with_its_connection() -> None:
     pool.core.check_invariants()
     first = pool.acquire('a')
     other = pool.ask('a')
-    with pytest.raises(ValueError, match='which the pool holds already'):
+    with pytest.raises(ValueError, match='which the pool already holds'):
         pool.connect(other, first.conn)
     pool.cancel(other)
     pool.core.check_invariants()

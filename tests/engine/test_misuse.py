@@ -68,7 +68,7 @@ def test_a_waiter_asks_once_at_a_time() -> None:
     pool = Pool(max_size=1)
     holder, waiting = pool.ask('a'), pool.ask('a')
     for acquire, answer in ((holder, 'ticket'), (waiting, 'waits')):
-        with pytest.raises(RuntimeError, match='waits already, or holds'):
+        with pytest.raises(RuntimeError, match='already waits, or holds'):
             pool.ask_again(acquire)
         assert acquire.answer == answer
     pool.cancel(waiting)

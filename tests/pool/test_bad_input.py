@@ -162,7 +162,7 @@ async def test_a_pool_without_its_init_is_refused() -> None:
 async def test_a_pool_is_built_once() -> None:
     async with Case() as case:
         conn = await case.pool.acquire('a')
-        with pytest.raises(RuntimeError, match='was called already'):
+        with pytest.raises(RuntimeError, match='was already called'):
             case.pool.__init__(Manager())  # type: ignore[misc]
         await case.release(conn)
         assert await case.pool.get_endpoint_pool_size('a', acquired=False) == 1

@@ -97,7 +97,7 @@ async def test_a_manager_that_returns_a_known_connection_is_told() -> None:
     async with Case(create_in_background=True) as case:
         a1 = await case.pool.acquire('a')
         case.manager.script('create', a1)
-        with pytest.raises(ValueError, match='holds already'):
+        with pytest.raises(ValueError, match='already holds'):
             await case.pool.acquire('a')
         await case.release(a1)
 

@@ -164,7 +164,7 @@ def test_a_pool_without_its_init_is_refused() -> None:
 def test_a_pool_is_built_once() -> None:
     with Case() as case:
         conn = case.pool.acquire('a')
-        with pytest.raises(RuntimeError, match='was called already'):
+        with pytest.raises(RuntimeError, match='was already called'):
             case.pool.__init__(Manager())  # type: ignore[misc]
         case.release(conn)
         assert case.pool.get_endpoint_pool_size('a', acquired=False) == 1

@@ -97,7 +97,7 @@ def test_a_manager_that_returns_a_known_connection_is_told() -> None:
     with Case(create_in_background=True) as case:
         a1 = case.pool.acquire('a')
         case.manager.script('create', a1)
-        with pytest.raises(ValueError, match='holds already'):
+        with pytest.raises(ValueError, match='already holds'):
             case.pool.acquire('a')
         case.release(a1)
 

@@ -229,7 +229,7 @@ cdef EndpointPool find_and_lock_both(PoolCore core, Waiter w):
     # that code has forked the process.
     cdef EndpointPool ep
     if w.state == QUEUED or w.entry is not None:
-        raise RuntimeError('the waiter waits already, or holds what it was served')
+        raise RuntimeError('the waiter already waits, or holds what it was served')
     if w.spare is None:
         w.spare = Entry()
     while True:

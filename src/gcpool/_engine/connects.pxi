@@ -48,7 +48,7 @@ cdef int raise_unless_added(PoolCore core, Entry ticket, object conn, int outcom
         core.entries.discard(ticket)
         raise ValueError(
             f'create() for endpoint {endpoint_text(core, ticket.pool.endpoint)} returned {conn!r}, '
-            f'which {pool_text(core)} holds already: expected a new connection'
+            f'which {pool_text(core)} already holds: expected a new connection'
         )
     return 0
 

@@ -115,7 +115,7 @@ cdef bint may_overtake(PoolCore core, EndpointPool ep, double now) noexcept:
 
 cdef void begin_to_want(PoolCore core, EndpointPool ep) noexcept:
     # Both locks are held. The endpoint pool has just become one of those that want a slot.
-    # If several wait already, it was full until now, and served its waiters itself.
+    # If several already wait, the endpoint was full until now, and served its waiters itself.
     cdef void *head = ep.queue.head
     cdef double since = place_of_now(core) if ep.waiting > 1 and ep.size > 0 else <double>(<Waiter>head).place
     heap_push(&core.unserved, <void *>ep, since, (<Waiter>head).number)
@@ -135,8 +135,9 @@ cdef void note_served(PoolCore core, EndpointPool ep) noexcept:
 
 
 cdef void note_resumed(PoolCore core, EndpointPool ep) noexcept:
-    # Both locks are held. resume() has served waiters of this endpoint pool, and of others. What note_first_waiter()
-    # has found meanwhile depends on the order of the endpoint pools, because fewer and fewer of them wanted a slot.
+    # Both locks are held. resume() has served waiters of this endpoint pool, and of others. The results of
+    # note_first_waiter() meanwhile depend on the order of the endpoint pools, because fewer and fewer of them wanted a
+    # slot.
     cdef void *head = ep.queue.head
     cdef double since
     if ep.second_index >= 0:

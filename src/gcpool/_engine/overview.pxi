@@ -1,4 +1,4 @@
-# One look at all endpoints, for who watches a pool: a row for each, instead of a call and a dict for each.
+# A snapshot of all endpoints, for monitoring: a row for each, instead of a call and a dict for each.
 
 cdef list endpoint_rows(PoolCore core):
     # (endpoint, idle, in use, creating, checking, closing, waiting) of each endpoint that the pool knows.

@@ -32,7 +32,7 @@ cdef extern from *:
       #define gcp_is_locked(m) ((m)->_bits & 1)
       #define gcp_lock(m) PyMutex_Lock(m)
       #define gcp_unlock(m) PyMutex_Unlock(m)
-      /* Takes the lock if nobody has it. */
+      /* Takes the lock if it is free. */
       static inline int gcp_try_lock(gcp_mutex *m) {
           uint8_t unlocked = 0;
           return _Py_atomic_compare_exchange_uint8(&m->_bits, &unlocked, 1);
@@ -75,7 +75,7 @@ cdef extern from *:
       #ifdef GCPOOL_ASSERT
         /* Python code that runs inside a locked region is caught here, when it calls the core again. */
         static void gcp_lock(gcp_mutex *m) {
-            if (*m) Py_FatalError("gcpool: the lock is taken already: Python code ran under it");
+            if (*m) Py_FatalError("gcpool: the lock is already taken: Python code ran under it");
             *m = 1;
         }
         static void gcp_unlock(gcp_mutex *m) {
@@ -102,7 +102,7 @@ cdef extern from *:
       #define gcp_store_double(p, v) (*(p) = (v))
     #endif
 
-    /* TRY TO TAKE A REFERENCE to an object that is known by its address. False if the object's destructor runs already.
+    /* TRY TO TAKE A REFERENCE to an object that is known by its address. False if the object's destructor already runs.
        Without the GIL the destructor may be waiting for a lock that the caller holds, and frees the object afterwards,
        whatever references were taken meanwhile. Needs Cython 3.3: before, an object in its __dealloc__ has a reference
        that looks like any other. */
@@ -124,7 +124,7 @@ cdef extern from *:
         return (int)((bits - 1) >> 52) - 1022;
     }
 
-    /* A variable of each thread's own. */
+    /* A variable that each thread has. */
     #if defined(_MSC_VER)
       #define GCP_THREAD_LOCAL __declspec(thread)
     #else
@@ -137,11 +137,11 @@ cdef extern from *:
     /* WHERE THE CALLER IS: its innermost frames, as code objects, which the caller owns, and offsets of instructions in
        these. No frame is kept, because a frame keeps all local variables alive.
 
-       For a call the interpreter makes a small record of its own. A frame object, as PyThreadState_GetFrame() returns
-       it, comes into being when somebody asks for it, and costs some 50 ns. From CPython 3.13 on the records are read
-       instead: the first is named in the thread's state, the second word of each is its caller, and the rest is asked
-       of functions that CPython exports for it. That a caller is the second word is settled in 3.13 and 3.14; a later
-       version is asked for frame objects until somebody has looked. */
+       For a call the interpreter makes a small record. A frame object, as PyThreadState_GetFrame() returns it, is made
+       on request, and costs some 50 ns. From CPython 3.13 on the records are read instead: the thread's state refers to
+       the first, the second word of each is its caller, and functions that CPython exports for that return the rest.
+       That a caller is the second word holds for 3.13 and 3.14; for a later version frame objects are used until that
+       is verified. */
     #if PY_VERSION_HEX >= 0x030D0000 && PY_VERSION_HEX < 0x030F0000 && !defined(GRAALVM_PYTHON)
     struct gcp_call {
         void *executable;
@@ -157,7 +157,7 @@ cdef extern from *:
                 Py_DECREF(code);
                 continue;
             }
-            if ((void *)code == outside) {      /* from here on, the frames are no task's */
+            if ((void *)code == outside) {      /* from here on, no frame belongs to a task */
                 Py_DECREF(code);
                 break;
             }
@@ -198,7 +198,7 @@ cdef extern from *:
     /* How many references there are to an object. Without the GIL, others may change that meanwhile. */
     #define gcp_reference_count(o) ((Py_ssize_t)Py_REFCNT((PyObject *)(o)))
 
-    /* A number in the place of two links, which are not in use. */
+    /* A number in place of two links, which are not in use. */
     static inline void gcp_put_double(void **links, double value) { memcpy((void *)links, &value, sizeof(double)); }
     static inline double gcp_get_double(void **links) {
         double value;
@@ -206,7 +206,7 @@ cdef extern from *:
         return value;
     }
 
-    /* Asks the memory for a cache line before it is used; tells the compiler which way a branch does not go. */
+    /* Prefetches a cache line before it is used; tells the compiler which way a branch rarely goes. */
     #if defined(__GNUC__) || defined(__clang__)
       #define gcp_likely(c) __builtin_expect(!!(c), 1)
       #define gcp_unlikely(c) __builtin_expect(!!(c), 0)

@@ -2,7 +2,7 @@ cdef class PoolCore:
     cdef object __weakref__
     cdef gcp_mutex lock
     cdef Directory directory                # [shard] finds endpoint pools and entries
-    cdef Ancestor *ancestor                 # the process this one was forked from; changes only in a forked child
+    cdef Ancestor *ancestor                 # the process that this one was forked from; changes only in a forked child
     cdef Ancestor *ancestor_to_be           # [core] what a forked child needs; NULL: no connection was created
     cdef set entries                        # owns the entries of this process, and shows them to the garbage collector
     cdef Deadlines deadlines
@@ -33,7 +33,7 @@ cdef class PoolCore:
     cdef readonly double idle_timeout       # never changes
     cdef readonly double max_lifetime       # [relaxed]
     cdef readonly bint collects             # never changes: a background worker closes what is due
-    cdef readonly bint keeps_idle           # never changes; False: what nobody waits for is closed when it is returned
+    cdef readonly bint keeps_idle           # never changes; False: without a waiter, a returned connection is closed
     cdef unsigned long long stamp           # orders releases on a build with the GIL
     cdef unsigned long long arrivals        # [core]
     cdef Chain doomed_for_caller            # [core] closed by the call that doomed them, or else by the next release
@@ -43,7 +43,7 @@ cdef class PoolCore:
     cdef Chain fill_watchers                # [core] waiters until every pinned endpoint has had its size
     cdef Heap retries                       # [core] Growth of endpoints in an outage
     cdef Linked short                       # [core] Growth of endpoints with fewer connections than their minimum
-    cdef int reserved                       # [core]; read without the lock: slots reserved for the pool's own creates
+    cdef int reserved                       # [core]; read without the lock: slots reserved for the pool's creates
     cdef void *reserved_head                # [core] Growth of endpoints with reserved slots
     cdef void *reserved_tail                # [core]
     cdef Chain forgotten                    # [core] Growth of forgotten endpoint pools that core.kept still owns
@@ -54,22 +54,22 @@ cdef class PoolCore:
     cdef int core_size                      # [core]; read under [ep]: min_idle or min_size, whichever is more
     cdef double core_idle_timeout           # [core]; read under [ep]: idle_timeout with min_size, else infinite
     cdef readonly int max_connecting                 # never changes; 0: no limit
-    # 0: a failed connect reaches its asker. Whether it is 0 never changes.
+    # 0: a failed connect raises in its acquire. Whether it is 0 never changes.
     cdef readonly double reconnect_timeout           # [core]
     cdef double first_delay                 # [core] seconds of the first pause of an outage
     cdef double max_delay                   # [core] seconds of the longest pause
     cdef bint tells_again                   # [core] reconnect_failed is called again after each reconnect_timeout
-    cdef int max_fills                      # [core] connects up to a minimum at a time; 0: as without this
+    cdef int max_fills                      # [core] connects up to a minimum at the same time; 0: the default
     cdef readonly bint creates_in_background         # never changes
     cdef readonly bint fails_fast                    # never changes
     cdef int keeps_growth                   # [relaxed] every endpoint pool has its Growth; once set, it stays
-    cdef bint fills_paused                  # [core] no worker could be had: no minimum is filled before refill_at
+    cdef bint fills_paused                  # [core] no worker was available: no minimum is filled before refill_at
     cdef double refill_at                   # [core]
     cdef int kept_epoch                     # [core] fork_epoch in which `kept` was made
     cdef dict pins                          # endpoint -> size: what a forked child fills again
     cdef int pins_epoch                     # fork_epoch in which the pins were last entered
-    cdef readonly bint lacks_workers        # [relaxed] no worker could be had when one was last called
-    cdef object call_workers                # set once; called with no lock held; False: no worker can be had
+    cdef readonly bint lacks_workers        # [relaxed] no worker was available when one was last called
+    cdef object call_workers                # set once; called with no lock held; False: no worker is available
     cdef void *prev                         # [cores_lock] list of all cores
     cdef void *next                         # [cores_lock]
     cdef Counters counters                  # [core]
@@ -77,9 +77,9 @@ cdef class PoolCore:
     cdef double use_time                    # [core] seconds of use, of forgotten endpoint pools
     cdef readonly bint records_holders      # never changes; who acquires a connection, and where, is recorded
     cdef bint records_tasks                 # set once: the holders are tasks
-    cdef readonly double leak_threshold     # never changes; infinite: nobody looks for leaks
-    cdef readonly object wake_leak_watch    # never changes; called with no lock held when the looks are to begin
-    cdef double leaks_looked_for_at         # [relaxed] when the next look for leaks is due; infinite: none is
+    cdef readonly double leak_threshold     # never changes; infinite: there is no search for leaks
+    cdef readonly object wake_leak_watch    # never changes; called with no lock held when the search must begin
+    cdef double leaks_looked_for_at         # [relaxed] when the next search for leaks is due; infinite: none is
     cdef Map holder_records                 # [shard] address of an entry -> its HolderRecord
     cdef Histograms histograms
     cdef Histograms popped_histograms       # [core] what pop_stats() has shown

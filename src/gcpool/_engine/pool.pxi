@@ -1,5 +1,5 @@
-# PoolCore: the questions that a facade asks, each answered by a function in the file of its part. This file is longer
-# than the others because Cython takes a class from one file only: it has nothing but the questions, and what they mean.
+# PoolCore: the calls of a facade, each forwarded to a function in the file of its part. This file is longer than the
+# others because Cython takes a class from one file only: it has only the calls, and their descriptions.
 
 @cython.final
 @cython.no_gc_clear
@@ -39,9 +39,10 @@ cdef class PoolCore:
         adopt(self, checked_waiter(w), e)
 
     def request(self, Waiter w not None, double now):
-        """Serve a waiter an idle connection or a ticket, or queue it, or refuse it. Its properties tell which.
+        """Serve a waiter an idle connection or a ticket, or queue it, or refuse it. Its properties show which.
 
-        What has to be closed for that, and what the waiter found dead before, is doomed and left to a worker.
+        Connections that have to be closed for that, and one that the waiter found dead before, are doomed, for a
+        worker.
 
         :return: True if the waiter was queued: it will be notified, once
         """
@@ -51,7 +52,7 @@ cdef class PoolCore:
         """Turn a ticket into an acquired connection.
 
         :return: False if the pool was closed meanwhile: the connection is doomed then
-        :raises ValueError: when the pool holds that connection already; the ticket is as it was
+        :raises ValueError: when the pool already holds that connection; the ticket is unchanged
         :raises RuntimeError: in a process that was forked meanwhile; the connection is the parent's
         """
         return created(self, ticket, conn, now)
@@ -61,7 +62,7 @@ cdef class PoolCore:
         begin_create_if_ticket(ticket, now)
 
     def end_wait(self, Waiter w not None, double now):
-        """A waiter was notified, and its acquire goes on: the time that it has waited is counted."""
+        """A waiter was notified, and its acquire continues: the time that it has waited is counted."""
         end_wait(self, w, now)
 
     def create_failed(self, Waiter w not None, double now):
@@ -82,7 +83,8 @@ cdef class PoolCore:
         return still_holds(self, w)
 
     cpdef bint cancel(self, Waiter w, double now) except -1:
-        """Take a waiter out of the queue. What it was served already is given back, or goes to the next waiter.
+        """Take a waiter out of the queue. A connection that it was already served is given back, or goes to the next
+        waiter.
 
         :return: True if the waiter was still queued, so that it will not be notified
         """
@@ -91,7 +93,7 @@ cdef class PoolCore:
     def give_up(self, Waiter w not None, object now=None):
         """A waiter's timeout has expired: take it out of the queue, unless it was just served or refused.
 
-        :param now: None for the time that the clock says
+        :param now: None for the present time
         :return: True if it has left the queue; False if it was, or will be, notified
         """
         return give_up(self, w, read_clock(self) if now is None else now)
@@ -101,22 +103,22 @@ cdef class PoolCore:
 
         :param kept_error: a copy of the error, for the pool to keep
         :param may_ask_again: whether the acquire has time left
-        :return: what there is to tell, as flags
+        :return: the news to report, as flags
         """
         entry_held_by(w)
         return connect_failed(self, w, kept_error, is_refusal, may_ask_again, now)
 
-    # -- the pool's own connects --------------------------------------------------------------------------------------
+    # -- connects by the pool itself ----------------------------------------------------------------------------------
 
     def set_workers(self, object call not None):
         """Set what is called, with no lock held, when there is something to connect to, or the next timer has changed.
 
-        It returns False if nobody will do it: then waiters connect themselves.
+        It returns False if no worker is available: then waiters connect themselves.
         """
         self.call_workers = call
 
     def ask_workers(self):
-        """Call for a worker once more, because the one that would have come has gone."""
+        """Call a worker once more, because the one that would have come has ended."""
         call_workers_again(self)
 
     @property
@@ -125,11 +127,11 @@ cdef class PoolCore:
         return gcp_load_int(&self.reserved) > 0
 
     cpdef Entry take_create(self, double now):
-        """A ticket of the pool's own, or None: there is nothing to connect to."""
+        """A ticket that belongs to no acquire, or None: there is nothing to connect to."""
         return take_create(self, now)
 
     cpdef bint grown(self, Entry ticket, object conn, double now) except -1:
-        """Turn a ticket of the pool's own into a connection, for the oldest waiter or as an idle one.
+        """Turn a ticket from :py:meth:`take_create` into a connection, for the oldest waiter or as an idle one.
 
         Raises what :py:meth:`created` raises.
 
@@ -141,17 +143,18 @@ cdef class PoolCore:
         self, Entry ticket not None, object error, object kept_error, bint is_refusal, double now,
         bint is_hopeless=False
     ):
-        """The connect for a ticket of the pool's own has failed.
+        """The connect for a ticket from :py:meth:`take_create` has failed.
 
         :param error: what a waiter raises
         :param kept_error: a copy of it, for the pool to keep
-        :param is_hopeless: whether no server has caused it: the waiter gets it, also where others wait out an outage
-        :return: what there is to tell, as flags
+        :param is_hopeless: whether no server has caused it: the waiter gets it, even where others wait until an outage
+            ends
+        :return: the news to report, as flags
         """
         return grow_failed(self, ticket, error, kept_error, is_refusal, is_hopeless, now)
 
     cpdef int grow_cancelled(self, Entry ticket, double now) except -1:
-        """Give a ticket of the pool's own back: its connect was cut off."""
+        """Give back a ticket from :py:meth:`take_create`: its connect was cut off."""
         return grow_cancelled(self, ticket, now)
 
     def pin(self, object endpoint, int size, double now):
@@ -161,7 +164,7 @@ cdef class PoolCore:
     def watch_filled(self, Waiter w not None):
         """Have a waiter notified when each pinned endpoint has had its size once, or the pool is closed.
 
-        :return: False if that is so already
+        :return: False if that has already happened
         """
         return watch_filled(self, w)
 
@@ -171,7 +174,7 @@ cdef class PoolCore:
 
     def set_times(self, double max_lifetime, double reconnect_timeout):
         """Set times while the pool is in use: the lifetime of connections created from now on, and the seconds of an
-        outage that :py:data:`RECONNECT_FAILED` tells, more than 0."""
+        outage that :py:data:`RECONNECT_FAILED` reports, more than 0."""
         set_times(self, max_lifetime, reconnect_timeout)
 
     def set_pace(self, double first_delay, double max_delay, bint tells_again, int max_fills):
@@ -179,8 +182,8 @@ cdef class PoolCore:
 
         :param first_delay: seconds of the first pause after a failure; each further pause is twice as long
         :param max_delay: seconds of the longest pause
-        :param tells_again: whether :py:data:`RECONNECT_FAILED` is told again after each further reconnect_timeout
-        :param max_fills: how many connects up to a minimum are under way at a time; 0 for as many as otherwise
+        :param tells_again: whether :py:data:`RECONNECT_FAILED` is reported again after each further reconnect_timeout
+        :param max_fills: maximum number of connects up to a minimum at the same time; 0 for the default
         """
         set_pace(self, first_delay, max_delay, tells_again, max_fills)
 
@@ -189,11 +192,11 @@ cdef class PoolCore:
         retry_now(self, endpoint, now)
 
     def ended_outage(self, Entry e not None):
-        """Seconds that the outage of a connection's endpoint lasted that has just ended, once; else None."""
+        """Seconds that the last outage of a connection's endpoint lasted, once, after it has ended; else None."""
         return seconds_of_ended_outage(pool_of(e))
 
     def last_connect_error(self, object endpoint, double since):
-        """The last error of a connect, if the outage goes on or it came not before ``since``; else None."""
+        """The last error of a connect, if the outage continues or the error is not older than ``since``; else None."""
         return last_connect_error(self, endpoint, since)
 
     # -- checks -------------------------------------------------------------------------------------------------------
@@ -215,7 +218,7 @@ cdef class PoolCore:
     cpdef end_check(self, Waiter w):
         """The check has found the connection alive.
 
-        If another one was found dead meanwhile, the connection remains suspect: the server may have gone since it
+        If another one was found dead meanwhile, the connection remains suspect: the server may have stopped since it
         answered.
         """
         end_check(self, w)
@@ -225,7 +228,7 @@ cdef class PoolCore:
         mark_unchecked(self, e, lease_no)
 
     def reject_dead(self, Waiter w not None):
-        """A check has found the connection dead that the waiter was served (:py:attr:`Waiter.dead_entry`).
+        """A check has found dead the connection that the waiter was served (:py:attr:`Waiter.dead_entry`).
 
         It is doomed when the waiter asks again or is cancelled, and not before: otherwise another acquire could get its
         slot in between. If :py:meth:`doom_acquired` closed it during the check, it does not count as dead.
@@ -243,7 +246,7 @@ cdef class PoolCore:
 
     @property
     def checks_to_begin(self):
-        """How many checks a worker is to begin now."""
+        """How many checks workers may begin now."""
         return checks_to_begin(self)
 
     cpdef int begin_due_checks(self, double now) except -1:
@@ -258,24 +261,25 @@ cdef class PoolCore:
         return none_if_endless(next_check(self), INFINITY)
 
     cpdef Entry take_check(self):
-        """The next entry whose connection a worker is to check, or None. The worker then calls
+        """The next entry whose connection a worker must check, or None. The worker then calls
         :py:meth:`end_check_by_pool`."""
         return take_check(self)
 
     cpdef bint begin_check_of_idle(self, Entry e) except -1:
-        """The pool begins to check a connection, if it is idle. The caller then calls :py:meth:`end_check_by_pool`."""
+        """Begin a check by the pool of a connection, if it is idle. The caller then calls
+        :py:meth:`end_check_by_pool`."""
         return begin_check_of_idle(self, e)
 
     cpdef bint end_check_by_pool(self, Entry e, object alive, double now) except -1:
-        """A check by the pool has ended. A connection that is alive goes to a waiter, or becomes idle where it was.
+        """A check by the pool has ended. A live connection goes to a waiter, or becomes idle in its old place.
 
-        :param alive: what the check has found; None if it was cut off, so that it says nothing
+        :param alive: what the check has found; None if it was cut off, without a result
         :return: whether the connection is dead; it is doomed then, for a worker
         """
         return end_check_by_pool(self, e, alive is not None, alive is True, now, &self.doomed_for_worker)
 
     def give_up_checks(self, double now):
-        """No worker can check: the connections that wait for that are checked before they are served."""
+        """No worker can check: the connections that wait for a check are checked before they are served."""
         give_up_checks(self, now)
 
     def idle_entries(self, object endpoint=...):
@@ -310,12 +314,12 @@ cdef class PoolCore:
         return still_checked_out(self, e, lease_no)
 
     cpdef bint retire(self, Entry e, double now, unsigned int lease_no=ANY_LEASE, bint discarded=False) except -1:
-        """Take a checked-out connection that is unfit out of use for good.
+        """Take an unfit checked-out connection out of use for good.
 
         :param lease_no: of the acquire that this ends, if that is known
         :param discarded: whether its user or the manager asked for that; if not, the connection is broken
         :raises ConnectionNotAcquired: when it is not checked out
-        :return: whether the caller is to close it, and then call :py:meth:`disposed` (not if :py:meth:`doom_acquired`
+        :return: whether the caller must close it, and then call :py:meth:`disposed` (not if :py:meth:`doom_acquired`
             closed it, or after a fork)
         """
         return retire(self, e, now, NULL, lease_no, reason_to_retire(discarded))
@@ -335,7 +339,7 @@ cdef class PoolCore:
         )
 
     cpdef bint discard(self, Entry e, double now, bint to_doomed=False) except -1:
-        """Its user has the pool close an acquired connection. Says nothing about the endpoint's other connections.
+        """The user has the pool close an acquired connection. The endpoint's other connections are not suspect.
 
         :param to_doomed: whether it is doomed; otherwise the caller closes it, and then calls :py:meth:`disposed`
         :raises ConnectionNotAcquired: when it is not acquired
@@ -344,9 +348,10 @@ cdef class PoolCore:
         return retire(self, e, now, doomed_of(self, False) if to_doomed else NULL, ANY_LEASE, BECAUSE_DISCARDED, True)
 
     def detach(self, Entry e not None, double now):
-        """Its user keeps an acquired connection for good: the pool forgets it, and its slot is free.
+        """The user keeps an acquired connection for good: the pool forgets it, and its slot is free.
 
-        :raises ConnectionNotAcquired: when it is not acquired, or :py:meth:`doom_acquired` closed it; it is as before
+        :raises ConnectionNotAcquired: when it is not acquired, or :py:meth:`doom_acquired` closed it; nothing is
+            changed then
         :return: whether it was the pool's (not after a fork)
         """
         return detach(self, e, now)
@@ -373,12 +378,12 @@ cdef class PoolCore:
     cpdef Entry take_doomed_for_worker(self):
         """For a worker: the next entry to be closed that an acquire or the collector has doomed, or None.
 
-        Also None if no more closes may be at work at a time.
+        Also None if no more closes may be at work.
         """
         return take_close(self)
 
     def doom_again(self, Entry e not None):
-        """Put back what :py:meth:`take_doomed` returned: its close has not begun, and its taker cannot do it."""
+        """Put back an entry from :py:meth:`take_doomed`: its close has not begun, and the caller cannot do it."""
         doom_again(self, e)
 
     cpdef disposed(self, Entry e, double now, bint by_worker=False):
@@ -392,7 +397,7 @@ cdef class PoolCore:
         """Doom the idle connections that are due, in the order of their deadlines.
 
         :param limit: how many at most; 0 for ``int(log2(size + 1)) + 1`` (generic-connection-pool)
-        :param for_worker: whether a worker is to close them
+        :param for_worker: whether a worker must close them
         :return: how many were doomed
         """
         return doom_due(self, now, limit, doomed_of(self, for_worker))
@@ -409,14 +414,14 @@ cdef class PoolCore:
     cpdef double next_timer(self) noexcept:
         """When :py:meth:`run_timers` is to be called: a close stops counting then, or an attempt to connect is due.
 
-        inf if there is nothing to wait for.
+        inf if nothing will be due.
         """
         return read_with_core_lock(self, next_timer)
 
     def run_timers(self, double now, bint by_worker=True):
         """Do what is due.
 
-        :param by_worker: whether the caller then looks for what is to be created, so that no worker has to be called
+        :param by_worker: whether the caller then looks for connections to create, so that no worker has to be called
         """
         run_timers(self, now, by_worker)
 
@@ -424,19 +429,19 @@ cdef class PoolCore:
         """Doom another idle connection, for a worker, if a close for waiters that want a slot has stopped counting."""
         expire_relief(self, now)
 
-    # -- the pool's beginning and end, pauses, and changes of its limits ----------------------------------------------
+    # -- opening, closing, suspending and resizing --------------------------------------------------------------------
 
     def open(self, double now):
         """Serve acquires, and create connections, from now on.
 
-        :return: False if the pool is open already, or closed
+        :return: False if the pool is already open, or closed
         """
         return open_(self, now)
 
     def close(self, bint for_worker=False):
         """Refuse new and queued waiters, and doom idle connections. Those in use are closed when they are released.
 
-        :param for_worker: whether a worker is to close the idle ones
+        :param for_worker: whether a worker must close the idle ones
         """
         close(self, doomed_of(self, for_worker))
 
@@ -447,12 +452,12 @@ cdef class PoolCore:
     def watch_empty(self, Waiter w not None):
         """Have a waiter notified when the pool has no connection left.
 
-        :return: False if it has none already
+        :return: False if it already has none
         """
         return watch_empty(self, w)
 
     def watch_use(self, Waiter w not None):
-        """Have a waiter notified when one of the endpoints with connections in use has none any more.
+        """Have a waiter notified when one of the endpoints with connections in use no longer has any.
 
         :return: False if no connection is in use, or being created
         """
@@ -461,7 +466,7 @@ cdef class PoolCore:
     def watch_gone(self, Waiter w not None, Entry e not None):
         """Have a waiter notified when a connection is closed.
 
-        :return: False if it is already, or in a forked child, where nobody closes it
+        :return: False if it already is, or in a forked child, which does not close it
         """
         return watch_gone(self, w, e)
 
@@ -488,7 +493,7 @@ cdef class PoolCore:
         return suspend(self, fail)
 
     def resume(self, double now):
-        """Serve the waiters, and all that come.
+        """Serve the waiters, and new acquires.
 
         :return: False if the pool was not suspended
         """
@@ -498,7 +503,7 @@ cdef class PoolCore:
         """Doom the idle connections of an endpoint, for a worker; those in use are closed when they are released.
 
         :param idle_only: whether those in use are left alone
-        :return: False if the endpoint is unknown: it has nothing, and nothing is kept for it
+        :return: False if the endpoint is unknown: it has no connections, and no minimum
         :raises TypeError: when the endpoint is not hashable
         """
         return drain_endpoint(self, endpoint, now, idle_only) == 1
@@ -520,14 +525,14 @@ cdef class PoolCore:
         object limits=None,
         object expected=None,
     ):
-        """Change the limits; None leaves one as it is.
+        """Change the limits; None leaves one unchanged.
 
         When a limit is raised, waiters are served. Idle connections beyond a lowered limit are doomed; connections in
         use beyond it are closed when they are released.
 
-        :param limits: takes the place of :py:attr:`limits`
-        :param expected: what :py:attr:`limits` was when the caller looked
-        :return: False if it is another object by now: then nothing was changed
+        :param limits: replaces :py:attr:`limits`
+        :param expected: the value of :py:attr:`limits` that the caller has read
+        :return: False if it is now another object: then nothing was changed
         """
         cdef LimitsToSet to_set = limits_to_set(
             min_idle, max_size, total_max_size, min_size, max_waiting, max_workers
@@ -536,7 +541,8 @@ cdef class PoolCore:
 
     @property
     def limits(self):
-        """What the facade keeps about the limits: what was last passed to :py:meth:`resize` or to the constructor."""
+        """The object that the facade keeps for the limits: the one last passed to :py:meth:`resize` or to the
+        constructor."""
         return limits_of(self)
 
     # -- looking ------------------------------------------------------------------------------------------------------
@@ -573,12 +579,12 @@ cdef class PoolCore:
 
     @property
     def max_workers(self):
-        """The maximum number of jobs that workers do at a time; 0 for no limit."""
+        """The maximum number of jobs that workers do at the same time; 0 for no limit."""
         return gcp_load_int(&self.jobs.max_workers)
 
     @property
     def order(self):
-        """Which extra connection is served first: ``lifo``, the one that was used last, or ``fifo``."""
+        """Which extra connection is served first: ``lifo``, the one used last, or ``fifo``."""
         return 'fifo' if self.serves_oldest else 'lifo'
 
     @property
@@ -618,9 +624,9 @@ cdef class PoolCore:
     def holders(self, object endpoint=None, bint of_all=True):
         """The connections in use: a list of seconds, endpoint, entry, lease number, who holds it (a ThreadMark, a weak
         reference to a task, or None), where it was acquired (pairs of code and line, innermost first), whether it may
-        be held for long, and whether nobody refers to it any more.
+        be held for long, and whether nothing refers to it any more.
 
-        :param endpoint: whose, unless those of all endpoints are asked for
+        :param endpoint: the endpoint, unless ``of_all``
         """
         cdef EndpointPool ep = None if of_all else find_pool(self, endpoint)
         return [] if ep is None and not of_all else holders_of(self, ep)
@@ -628,7 +634,7 @@ cdef class PoolCore:
     def who_holds(self, object endpoint=None, bint of_all=True):
         """Who holds the connections in use, as :py:meth:`holders` shows it: one element for each.
 
-        :param endpoint: whose, unless those of all endpoints are asked for
+        :param endpoint: the endpoint, unless ``of_all``
         """
         cdef EndpointPool ep = None if of_all else find_pool(self, endpoint)
         return [] if ep is None and not of_all else who_holds(self, ep)
@@ -651,11 +657,11 @@ cdef class PoolCore:
         return bool(self.records_tasks)
 
     def mark_long(self, Entry e not None):
-        """The connection may be held for as long as its user likes: it is no leak. Called by its holder."""
+        """The connection may be held for as long as its user likes: it is not a leak. Called by its holder."""
         mark_long(self, e)
 
     def returned_at(self, Entry e not None, unsigned int lease_no):
-        """When a lease has ended: None if it goes on, infinite if that is not known any more."""
+        """When a lease has ended: None if it has not, infinite if that is no longer known."""
         return returned_at(e, lease_no)
 
     def count_leak(self):
@@ -664,11 +670,11 @@ cdef class PoolCore:
 
     @property
     def next_look_for_leaks(self):
-        """When the next look for leaks is due; infinite if none is."""
+        """When the next search for leaks is due; infinite if none is."""
         return gcp_load_double(&self.leaks_looked_for_at)
 
     def look_for_leaks_again(self, double now, bint goes_on):
-        """A look is made. The next acquire calls :py:attr:`wake_leak_watch` unless the looks go on."""
+        """A search is made. The next acquire calls :py:attr:`wake_leak_watch` unless ``goes_on``."""
         gcp_store_double(&self.leaks_looked_for_at, now + leak_interval(self) if goes_on else INFINITY)
 
     def readiness(self):
@@ -683,15 +689,15 @@ cdef class PoolCore:
     def stats(self, bint pops=False, bint since_built=False):
         """Gauges and counters of the whole pool, with its histograms.
 
-        :param pops: whether the counters begin anew after this
-        :param since_built: whether they are those since the pool was built, whoever had them begin anew
+        :param pops: whether the counters are reset after this
+        :param since_built: whether they are those since the pool was built, regardless of resets
         """
         return gauges_and_counters(self, pops, since_built)
 
     def endpoint_stats(self, object endpoint, bint looks_for_longest=True):
         """The gauges of an endpoint.
 
-        :param looks_for_longest: whether ``longest_held`` is found, which looks at each connection of the pool; else 0
+        :param looks_for_longest: whether ``longest_held`` is computed, which reads each connection of the pool; else 0
         """
         return endpoint_gauges(self, endpoint, looks_for_longest)
 
@@ -715,7 +721,7 @@ cdef class PoolCore:
     def try_acquire(self, object endpoint, double now):
         """The entry of an idle connection. None if none is ready, or if the endpoint is spelled as never before.
 
-        Nothing is created, and nobody waits.
+        Nothing is created, and this does not wait.
         """
         return entry_or_none(take_idle(self, endpoint, now, 0, TAKEN_ENTRY))
 
@@ -732,7 +738,7 @@ cdef class PoolCore:
 
     @property
     def reserved(self):
-        """How many connections a worker is to create now."""
+        """How many connections workers must create now."""
         return gcp_load_int(&self.reserved)
 
     @property
@@ -758,7 +764,7 @@ cdef class PoolCore:
     def check_invariants(self, bint one_clock=True):
         """Raise AssertionError if the books do not balance. For tests, at rest.
 
-        :param one_clock: whether all times that the core was told are of one clock. If not, a connection may have been
-            returned earlier than when it was returned the time before.
+        :param one_clock: whether all times that the core received are of one clock. If not, a return may have an
+            earlier time than the return before it.
         """
         check_invariants_of(self, one_clock)

@@ -1,10 +1,10 @@
 # RELEASE WATCHES. Most releases look only at their endpoint pool, and make the connection idle (release_fast). But a
-# drained connection must not become idle, and wait_idle() has to learn when the last connection in use comes back. An
+# drained connection must not become idle, and wait_idle() has to learn when the last connection in use is returned. An
 # endpoint pool that is watched for that sends each release to release_with_core_lock(). So the releases at other
-# endpoints take one lock only.
+# endpoints take only one lock.
 
 cdef inline ReleaseWatch *release_watch_of(PoolCore core, EndpointPool ep) noexcept:
-    # core.lock is held. NULL if nobody watches the endpoint.
+    # core.lock is held. NULL if the endpoint is not watched.
     return <ReleaseWatch *>table_find(&core.release_watches, <size_t><void *>ep)
 
 

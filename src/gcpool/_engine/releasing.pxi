@@ -29,7 +29,7 @@ cdef inline Entry entry_to_release(PoolCore core, object conn, object endpoint):
 
 cdef Entry entry_if_to_release(PoolCore core, Entry e, object endpoint):
     must_be_for(core, e, endpoint)
-    if gcp_load_char(&e.state) == RELEASING:    # a release that began before: it may wait for its turn in the loop
+    if gcp_load_char(&e.state) == RELEASING:    # an earlier release: it may wait for its turn in the loop
         must_be_out(core, e, ANY_LEASE)
     if gcp_load_char(&e.closed_while_out):
         forget_closed_while_out(core, e)
@@ -193,10 +193,10 @@ cdef bint hand_over_and_unlock(Entry e, EndpointPool ep, double now) except -1:
     return True
 
 
-# What becomes of a connection that is released; the first line that applies decides:
+# What happens to a released connection; the first line that applies decides:
 #
 #   the pool is closed, or more connections exist than a limit
-#   allows, without those that are being closed already             CLOSE_SURPLUS: nobody gets the slot
+#   allows, without those that are being closed already             CLOSE_SURPLUS: the slot is not reused
 #   it is drained                                                   CLOSE_DRAINED
 #   it was used max_uses times                                      CLOSE_FOR_OTHERS
 #   its lifetime is over; if a collector will close it, only
@@ -220,11 +220,11 @@ cdef enum:
 
 
 # In a pool that keeps no idle connections, keep_if_simple() keeps none either: no entry is ever in the expiry queue,
-# and to put one there takes core.lock.
+# and inserting one needs core.lock.
 cdef int decide_release(PoolCore core, EndpointPool ep, Entry e, bint is_new, double now) noexcept:
-    # Both locks are held. A new connection was created for those who wait at its endpoint: the dispatcher has decided
-    # whose turn it is. Closed for others, it would be created again, and two endpoints could go on like that. The same
-    # with a max_lifetime of 0, which an acquire uses for one use of each connection.
+    # Both locks are held. A new connection was created for the waiters at its endpoint: the dispatcher has decided
+    # whose turn it is. If it was closed for others, it would be created again, and two endpoints could repeat that for
+    # ever. The same holds with a max_lifetime of 0, with which each connection serves one acquire.
     cdef bint somebody_waits = ep.queue.head != NULL
     if is_closed(core) or exceeds_max_size(core, ep) or exceeds_total_max_size(core):
         return CLOSE_SURPLUS
@@ -249,15 +249,15 @@ cdef int decide_release(PoolCore core, EndpointPool ep, Entry e, bint is_new, do
 cdef struct Settled:
     int outcome
     void *first         # the oldest waiter, with a reference, or NULL
-    bint wake           # the collector is to be called
+    bint wake           # the collector must be called
 
 
 cdef Settled settle(
     PoolCore core, EndpointPool ep, Entry e, bint is_new, double now, double used_at, bint was_checked, Chain *doomed,
     Chain *served
 ) noexcept:
-    # Both locks are held, and the entry is checked out. Decides what becomes of its connection, and does it. The caller
-    # gives the reference to the first waiter back, with no lock held, unless the connection was handed over.
+    # Both locks are held, and the entry is checked out. Decides what happens to its connection, and does it. The caller
+    # gives back the reference to the first waiter, with no lock held, unless the connection was handed over.
     cdef Settled settled
     settled.first = first_waiter(core, ep)
     settled.wake = False

@@ -3,8 +3,8 @@
 # again. Closes already under way count, by whichever caller, but for 1 to 2 s only (RELIEF_TIME), because a dispose
 # can hang. Example: A wants a slot, B's first close hangs. Within 2 s dispatch() closes a second idle connection of B.
 #
-# A call that dooms tells the time first (advance_relief). Otherwise a close that begins now would belong to the second
-# of the last time that the core received, and would soon, or at once, no longer count.
+# A call that dooms first passes the time to advance_relief(). Otherwise a close that begins now would belong to the
+# second of the last time that the core received, and would soon, or at once, no longer count.
 
 cdef double RELIEF_TIME = 1.0
 
@@ -28,7 +28,8 @@ cdef inline void count_as_relief(PoolCore core, void *p) noexcept:
 
 
 cdef inline bint advance_relief(PoolCore core, double now) noexcept:
-    # core.lock is held. Tells the time. True if a close has stopped counting, so that dispatch() must be called.
+    # core.lock is held. Takes the present time. True if a close has stopped counting, so that dispatch() must be
+    # called.
     cdef int epoch = <int>(max(min(now, 2e9), -2e9) / RELIEF_TIME)
     cdef bint ended
     core.overtaking.told = max(core.overtaking.told, now)

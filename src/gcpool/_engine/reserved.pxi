@@ -1,8 +1,8 @@
 # RESERVED SLOTS. A reserved slot counts as a connection that is being created. Tickets are made when a worker comes,
-# with no lock held, because they have to be allocated. If no worker can be had, the waiters get the slots, and connect
-# themselves.
+# with no lock held, because they have to be allocated. If no worker is available, the waiters get the slots, and
+# connect themselves.
 
-# Seconds for which no minimum is filled after no worker could be had.
+# Seconds during which no minimum is filled after no worker was available.
 cdef double FILL_PAUSE = 0.2
 
 
@@ -74,7 +74,7 @@ cdef void free_all_reserved(PoolCore core, double now, Chain *notified) noexcept
 
 
 cdef int call_workers(PoolCore core) except -1:
-    # No lock is held. Calls a worker, because slots are reserved, or the next timer is another one. If none can be had,
+    # No lock is held. Calls a worker, because slots are reserved, or the next timer has changed. If none is available,
     # the waiters connect.
     if not gcp_load_int(&core.must_call_workers):
         return 0
@@ -83,7 +83,7 @@ cdef int call_workers(PoolCore core) except -1:
     if core.call_workers is None or is_closed(core):
         return 0
     failure = None
-    gcp_fence()     # as in begin_disposals(): what is reserved is seen before it is looked who is free
+    gcp_fence()     # as in begin_disposals(): the reserved slots are visible before free workers are counted
     try:
         called = core.call_workers()
     except BaseException as exc:
@@ -102,8 +102,8 @@ cdef int call_workers(PoolCore core) except -1:
 
 
 cdef int hand_reserved_to_waiters(PoolCore core) except -1:
-    # No worker can be had. A slot without a waiter is freed, and goes to a waiter of another endpoint if one wants it.
-    # Minimums are filled after a pause, when the timers are run next.
+    # No worker is available. A slot without a waiter is freed, and goes to a waiter of another endpoint if one wants
+    # it. Minimums are filled after a pause, at the next run of the timers.
     cdef Chain served = Chain(NULL, NULL, 0)
     cdef double now = read_clock(core)
     cdef Growth g

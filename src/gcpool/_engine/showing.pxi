@@ -1,5 +1,5 @@
-# What the representation of an entry shows of its endpoint, which may hold a password. An endpoint pool does not know
-# its core, because that would cost each one memory: the core is searched for.
+# What the representation of an entry shows of its endpoint, which may hold a password. An endpoint pool does not refer
+# to its core, because each reference would cost memory: the core is searched for.
 
 cdef str shown_endpoint(EndpointPool ep):
     # No lock is held. The endpoint as the manager describes it; only its class if no pool has it any more.

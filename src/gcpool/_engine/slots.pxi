@@ -4,7 +4,7 @@ cdef void serve_ticket(PoolCore core, EndpointPool ep, Waiter w) noexcept:
     limit_uses(e, core.max_uses)
     serve(w, e)
     w.was_idle = False
-    w.lease_no = following_lease(w.lease_no)    # created() is to begin its first lease
+    w.lease_no = following_lease(w.lease_no)    # created() begins its first lease
     w.spare = None
     e.pool = ep
     e.fork_epoch = core.fork_epoch
@@ -54,9 +54,9 @@ cdef inline bint shows_first_waiter(HeapItem *item, EndpointPool ep) noexcept:
 
 
 cdef void update_wants_slot(PoolCore core, EndpointPool ep) noexcept:
-    # Both locks are held. An endpoint pool wants a slot while it has waiters for whom the pool does not create
-    # connections already, and one more connect may begin. Each function that changes that calls this, or dispatch()
-    # would not serve these waiters. The heap has room: see reserve_heap_slot().
+    # Both locks are held. An endpoint pool wants a slot while it has waiters for which the pool is not already creating
+    # connections, and one more connect may begin. Each function that changes that calls this, or dispatch() would not
+    # serve these waiters. The heap has room: see reserve_heap_slot().
     cdef void *head = ep.queue.head
     cdef bint wants = head != NULL and may_connect(core, ep) and has_uncovered_waiters(ep)
     if wants and ep.heap_index < 0:
@@ -72,7 +72,7 @@ cdef void update_wants_slot(PoolCore core, EndpointPool ep) noexcept:
 
 
 cdef inline bint has_uncovered_waiters(EndpointPool ep) noexcept:
-    # Both locks are held. Each create of the pool's own counts for one waiter, also if it was begun for another one.
+    # Both locks are held. Each create by the pool itself counts for one waiter, also if it was begun for another one.
     return ep.growth is None or ep.waiting > ep.growth.creating
 
 
@@ -86,7 +86,7 @@ cdef inline bint pool_creates(PoolCore core, EndpointPool ep) noexcept:
 
 
 cdef void dispatch(PoolCore core, Chain *doomed, Chain *served) noexcept:
-    # core.lock is held, no other. THE ONE DISPATCHER: free slots go to waiters first, and then to minimums.
+    # core.lock is held, no other. THE ONLY DISPATCHER: free slots go to waiters first, and then to minimums.
     serve_slots(core, doomed, served)
     fill_minimums(core)
 

@@ -1,5 +1,5 @@
-# SPELLINGS. With normalize(), several endpoints count as one. Their endpoint pool remembers how it was spelled last, so
-# that the manager is asked once for each spelling.
+# SPELLINGS. With normalize(), several endpoints count as one. Their endpoint pool remembers its last spellings, so that
+# the manager is asked only once for each spelling.
 
 # How many spellings of one endpoint are remembered, besides the one that normalize() returns.
 cdef enum:

@@ -2,10 +2,10 @@ cdef enum:                  # Entry.reason: why a connection is closed; REASONS 
     NOT_CLOSED
     BECAUSE_IDLE            # extra, and unused for idle_timeout
     BECAUSE_LIFETIME        # older than its lifetime
-    BECAUSE_MAX_USES        # used as often as it may be
+    BECAUSE_MAX_USES        # used max_uses times
     BECAUSE_BROKEN          # unfit when it was returned, or its reset was cut off
     BECAUSE_DEAD            # a check found it dead
-    BECAUSE_DISCARDED       # its user, or the manager, asked for that
+    BECAUSE_DISCARDED       # closed at the request of its user, or of the manager
     BECAUSE_DRAINED
     BECAUSE_SHRUNK          # beyond a limit that was lowered
     BECAUSE_EVICTED         # idle, or just returned, when another acquire needed the slot
@@ -15,8 +15,8 @@ cdef enum:                  # Entry.reason: why a connection is closed; REASONS 
 
 # Only unsigned long longs: they are handled as an array, in the order of COUNTERS. To add a counter, add a field here
 # and its name there, at the same place.
-cdef struct Counters:       # all [core], since the pool was made, or began anew in a forked child
-    unsigned long long asked                # acquires that ended without a connection; the others are added when asked
+cdef struct Counters:       # all [core], since the pool was made, or was reset in a forked child
+    unsigned long long asked                # acquires that ended without a connection; the others are added when read
     unsigned long long acquires             # of forgotten endpoint pools; the others count their own
     unsigned long long waits
     unsigned long long timeouts
@@ -35,14 +35,14 @@ cdef struct Counters:       # all [core], since the pool was made, or began anew
     unsigned long long[REASON_COUNT] closed     # by reason, at the end of the close
     unsigned long long wait_ns
     unsigned long long create_ns
-    unsigned long long use_ns               # computed when asked: see PoolCore.use_time
+    unsigned long long use_ns               # computed when read: see PoolCore.use_time
 
 
-cdef enum:                  # Waiter.counted: as what an acquire is counted that goes on, or has ended
-    NOT_COUNTED             # it goes on, or it was served
+cdef enum:                  # Waiter.counted: how an acquire is counted that continues, or has ended
+    NOT_COUNTED             # it continues, or it was served
     COUNTED_UNSERVED
-    COUNTED_SERVED          # it goes on: close() closed what it was served
-    COUNTED_CONNECTING      # it goes on, and will ask again: it has left a check to the pool
+    COUNTED_SERVED          # it continues: close() closed the connection that it was served
+    COUNTED_CONNECTING      # it continues, and will ask again: it has left a check to the pool
 
 
 cdef struct Gauges:         # of an endpoint, or summed

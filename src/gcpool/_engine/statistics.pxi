@@ -13,8 +13,8 @@ cdef inline unsigned long long nanoseconds(double seconds) noexcept:
 
 # -- how long ------------------------------------------------------------------------------------------------------
 
-# While a connection is checked out, its entry is in no list: the links hold the time at which it was taken instead. So
-# the sum of the times of use costs no memory in an entry, and no cache line in a cycle.
+# While a connection is checked out, its entry is in no list: the links hold the time of the acquire instead. So the sum
+# of the times of use costs no memory in an entry, and no cache line in a cycle.
 
 cdef inline void begin_use(Entry e, double now) noexcept:
     # ep.lock is held. The entry has left its list.
@@ -31,7 +31,7 @@ cdef inline void end_use(PoolCore core, EndpointPool ep, Entry e, double now) no
 
 
 cdef inline void count_wait(PoolCore core, Waiter w, double now) noexcept:
-    # core.lock is held. The wait of a waiter has ended, however it did. Counts each wait once.
+    # core.lock is held. The wait of a waiter has ended, in any way. Counts each wait once.
     if w.waits_from <= now:
         core.counters.wait_ns += nanoseconds(now - w.waits_from)
         record(&core.histograms.wait, now - w.waits_from)
@@ -66,8 +66,8 @@ cdef inline void count_unserved(PoolCore core, void *w) noexcept:
 
 
 cdef inline void count_again(PoolCore core, Waiter w) noexcept:
-    # core.lock is held. The waiter asks, and may have given up before. One whose connection was closed in its hands is
-    # counted once, if it is refused because of that.
+    # core.lock is held. The waiter asks, and may have given up before. If it is refused because its connection was
+    # closed while it held it, it is counted once.
     uncount_connecting(core, w)
     if w.counted == COUNTED_UNSERVED:
         core.counters.asked -= 1
@@ -141,8 +141,8 @@ cdef int gather(PoolCore core, Gauges *gauges, Counters *counters, Histograms *h
 cdef void subtract_popped(
     unsigned long long *totals, unsigned long long *popped, size_t count, bint pops
 ) noexcept:
-    # core.lock is held. A pop notes what it has shown, so that each event is shown by one pop, also by two at once:
-    # nothing is set to 0, and an event that comes meanwhile is in the next pop.
+    # core.lock is held. A pop notes what it has shown, so that each event is shown by exactly one pop, even of two
+    # simultaneous ones: nothing is set to 0, and an event that happens meanwhile is in the next pop.
     cdef unsigned long long total
     cdef size_t i
     for i in range(count):
@@ -179,7 +179,7 @@ cdef object gauges_and_counters(PoolCore core, bint pops, bint since_built):
 
 
 cdef object endpoint_gauges(PoolCore core, object endpoint, bint looks_for_longest):
-    # Without a look for the connection that was held for longest, this does not depend on how many there are.
+    # Without a search for the connection held for longest, the cost does not depend on the number of connections.
     cdef Gauges gauges
     cdef EndpointPool ep = find_pool(core, endpoint)
     memset(&gauges, 0, sizeof(Gauges))

@@ -1,10 +1,10 @@
-# SUSPENSION. While the pool is suspended, no one is served: acquires queue, and connections that are released become
-# idle, also beside waiters. An acquire that holds a ticket or a connection already goes on. Waiters keep their places,
-# so what waits when suspend() is called is served in its turn after resume().
+# SUSPENSION. While the pool is suspended, no acquire is served: acquires queue, and connections that are released
+# become idle, even if an acquire waits. An acquire that already holds a ticket or a connection continues. Waiters keep
+# their places, so those that wait when suspend() is called are served in their turn after resume().
 #
-# resume() first ends the suspension and begins RESUMING, during which no acquire and no release takes the short way
-# that looks at one endpoint pool only: such an acquire could take an idle connection before a waiter that resume() has
-# not come to yet.
+# resume() first ends the suspension and begins RESUMING, during which no acquire and no release takes the short path
+# that looks only at one endpoint pool: such an acquire could take an idle connection before a waiter that resume() has
+# not reached yet.
 
 cdef inline bint is_closed(PoolCore core) noexcept:
     return gcp_load_int(&core.restrictions) & CLOSED != 0
@@ -30,7 +30,7 @@ cdef inline bint begins_now(Waiter w) noexcept:
 
 
 cdef bint suspend(PoolCore core, bint fail) except -1:
-    # False if the pool is closed. What is idle meanwhile may be doomed, for a worker.
+    # False if the pool is closed. Connections that are idle meanwhile may be doomed, for a worker.
     cdef bint closed
     gcp_lock(&core.lock)
     closed = is_closed(core)
@@ -103,8 +103,8 @@ cdef bint resume(PoolCore core, double now) except -1:
 
 
 cdef bint serve_idle(PoolCore core, EndpointPool ep, double now, Chain *served) noexcept:
-    # Both locks are held. Lends the idle connections to the waiters beside them, unless the pool was suspended again.
-    # True if there were any.
+    # Both locks are held. Lends the idle connections to the waiters of the same endpoint, unless the pool was suspended
+    # again. True if there were any.
     cdef void *e
     cdef void *p
     cdef void *last = core.doomed_for_worker.tail

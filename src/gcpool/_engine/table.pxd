@@ -1,8 +1,8 @@
 cdef struct Slot:
     size_t key          # an address or a hash
     void *value         # borrowed; NULL: the slot is free
-    # Of Directory.by_identity, with the GIL: the entry served last, and its connection. They are only prefetched, never
-    # followed: both objects may be gone. Of Directory.by_hash, hint is a number: see Directory.added.
+    # In Directory.by_identity, with the GIL: the entry served last, and its connection. They are only prefetched, never
+    # followed: both objects may have been freed. In Directory.by_hash, hint is a number: see Directory.added.
     void *hint
     void *hint_conn
 

@@ -1,5 +1,5 @@
-# Tables map an address or a hash to an object. They borrow their references: another object owns what is registered,
-# and removes it from the table before letting it go.
+# Tables map an address or a hash to an object. They borrow their references: another object owns each registered
+# object, and removes it from the table before it is freed.
 
 cdef inline uint64_t mix(size_t key) noexcept nogil:
     return <uint64_t>key * <uint64_t>0x9E3779B97F4A7C15u

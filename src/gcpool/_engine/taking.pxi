@@ -1,10 +1,11 @@
-# What a user asks besides acquire and release: a connection that is ready now, and that the pool closes one, or forgets
-# it.
+# The user's calls besides acquire and release: taking a connection that is ready now, and having the pool close one, or
+# forget it.
 
 # -- an idle connection or nothing ---------------------------------------------------------------------------------
 
 cdef Entry take_ready(PoolCore core, object endpoint, double now, double interval):
-    # An idle connection that is served without a check, or None. Nothing is doomed: that is left to what is due.
+    # An idle connection that is served without a check, or None. Nothing is doomed: expired connections are closed
+    # later.
     cdef void *taken = take_idle(core, endpoint, now, interval, TAKEN_ENTRY)
     cdef EndpointPool ep
     if taken != NULL:
@@ -29,8 +30,8 @@ cdef int must_be_open(PoolCore core, object endpoint) except -1:
 
 
 cdef Entry take_any_ready(PoolCore core, EndpointPool ep, double now, double interval):
-    # The next idle connection needs a check, or its lifetime is over. Another one may need none: one that was used a
-    # moment ago, behind one that was not. Costs O(n) in the number of the endpoint's idle connections.
+    # The next idle connection needs a check, or its lifetime is over. Another one may need no check: one that was used
+    # recently, behind one that was not. Costs O(n) in the number of the endpoint's idle connections.
     cdef Entry e = None
     cdef void *p
     if made_before_fork(core, ep.fork_epoch):       # normalize() or an __eq__ has forked, and this is the child
@@ -63,7 +64,7 @@ cdef inline bint is_ready(EndpointPool ep, Entry e, double now, double interval)
 # -- discard and detach --------------------------------------------------------------------------------------------
 
 # A connection that its user discards or detaches leaves the pool in this call, and its lease has ended: of two calls,
-# or of a call and a release, one finds it ACQUIRED, and the other raises. Entry.given_up tells the context around the
+# or of a call and a release, one finds it ACQUIRED, and the other raises. Entry.given_up shows the context around the
 # user's block that there is nothing left to return.
 
 cdef Entry entry_of(PoolCore core, object conn):

@@ -1,5 +1,5 @@
-# TIMERS. What happens at its time without a call of the pool: a close stops counting as relief, the next attempt to
-# connect to an endpoint in an outage is due, and minimums are to be filled that could not be before. On asyncio a timer
+# TIMERS. Timed actions, which happen without a call of the pool: a close stops counting as relief, the next attempt to
+# connect to an endpoint in an outage is due, and minimums must be filled that could not be before. On asyncio a timer
 # of the loop does that, on threads an idle worker.
 
 cdef double next_timer(PoolCore core) noexcept:
@@ -11,7 +11,7 @@ cdef double next_timer(PoolCore core) noexcept:
 
 
 cdef int run_timers(PoolCore core, double now, bint by_worker) except -1:
-    # A worker that calls this looks for work after it. So none need be called for what this reserves.
+    # A worker that calls this then looks for work. So no worker need be called for the slots that this reserves.
     cdef Chain served = Chain(NULL, NULL, 0)
     cdef bint relief_ended
     cdef bint retries_due

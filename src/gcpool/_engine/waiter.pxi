@@ -3,7 +3,7 @@
 cdef class Waiter:
     """One acquire in progress: it waits in an endpoint's queue, or holds the entry or the ticket that it was served.
 
-    When the acquire fails, the waiter's maker passes it to :py:meth:`PoolCore.cancel`, whatever the waiter holds then.
+    When the acquire fails, its caller passes the waiter to :py:meth:`PoolCore.cancel`, whatever the waiter then holds.
     A waiter that is freed gives back whatever was not taken from it.
     """
 
@@ -19,7 +19,7 @@ cdef class Waiter:
 
     def __del__(self):
         # The garbage collector calls this before it clears anything. If the waiter left the queue only in __dealloc__,
-        # a search could meet the endpoint pool that it keeps alive, with an endpoint that is cleared already.
+        # a search could meet the endpoint pool that it keeps alive, with an endpoint that is already cleared.
         self.clean_up_dropped()
 
     def __dealloc__(self):
@@ -47,25 +47,25 @@ cdef class Waiter:
         elif ep is None or made_before_fork(self.core, ep.fork_epoch) or gcp_is_finalizing():
             pass
         elif self.entry is not None or self.dead_entry is not None or self.counted == COUNTED_CONNECTING:
-            self.waits_from = INFINITY      # nobody has waited until now
+            self.waits_from = INFINITY      # no wait has ended
             cancel(self.core, self, read_clock(self.core))
 
     @property
     def queued(self):
-        """Whether the waiter is queued. It will be notified, and need not look before that."""
+        """Whether the waiter is queued. It will be notified, and nothing changes before that."""
         return gcp_load_int(&self.state) == QUEUED
 
     @property
     def refused(self):
         """Whether the waiter is not served, because the pool is closed, not open yet, or suspended; or whether the pool
-        was closed after the waiter had been served, and before it looked."""
+        was closed after the waiter was served, and before it continued."""
         if gcp_load_int(&self.state) == REFUSED:
             return True
         return self.entry is not None and bool(gcp_load_char(&self.entry.closed_while_out))
 
     @property
     def turned_away(self):
-        """Whether ``max_waiting`` waiters were queued at the endpoint already."""
+        """Whether ``max_waiting`` waiters were already queued at the endpoint."""
         return gcp_load_int(&self.state) == TURNED_AWAY
 
     @property
@@ -78,12 +78,12 @@ cdef class Waiter:
 
     @property
     def failed(self):
-        """Whether no connection could be created for the waiter: :py:attr:`error` tells why."""
+        """Whether no connection could be created for the waiter: :py:attr:`error` is the reason."""
         return gcp_load_int(&self.state) == FAILED
 
     @property
     def endpoint_is_down(self):
-        """Whether the waiter is to fail at once, because the endpoint is in an outage: its last error is
+        """Whether the waiter must fail at once, because the endpoint is in an outage: its last error is
         :py:attr:`error`."""
         return gcp_load_int(&self.state) == ENDPOINT_DOWN
 
@@ -110,11 +110,11 @@ cdef class Waiter:
         return self.entry is not None and gcp_load_char(&self.entry.state) == CREATING
 
     def interrupt(self, Waiter interrupted):
-        """Tell which waiter of this thread waits while this one asks; None if none does."""
+        """Set the waiter of this thread that waits while this one asks; None if there is none."""
         self.interrupts = None if interrupted is self else interrupted
 
     def arm(self, object notify):
-        """Set what is called, once and with no lock held, if the waiter is queued and then served or refused."""
+        """Set the function to call, once and with no lock held, if the waiter is queued and then served or refused."""
         self.notify = notify
 
 
@@ -141,7 +141,7 @@ cdef inline Entry take_served(Waiter w):
 
 cdef int notify_all(PoolCore core, Chain *chain) except -1:
     # No lock is held. The chain owns a reference to each of its waiters, and is empty afterwards. Calls a worker, too,
-    # if the dispatcher has reserved slots for connections that the pool is to create.
+    # if the dispatcher has reserved slots for connections that the pool must create.
     cdef void *p = chain_take_all(chain)
     cdef void *following
     cdef Waiter w
@@ -153,7 +153,7 @@ cdef int notify_all(PoolCore core, Chain *chain) except -1:
         w.next = NULL
         try:
             w.notify()
-        except BaseException as exc:    # a waiter that cannot be woken (its loop is closed) must not hold up the others
+        except BaseException as exc:    # a waiter that cannot be woken (its loop is closed) must not delay the others
             if failure is None:
                 failure = exc
         p = following

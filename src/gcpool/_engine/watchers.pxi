@@ -1,7 +1,7 @@
 cdef void take_watchers(PoolCore core, Entry gone, Chain *notified) noexcept:
-    # core.lock is held, no other. Moves the watchers whose time has come to the waiters that are to be notified. `gone`
-    # is the entry that is gone now, or None. The chain of watchers borrows its members, as the queues do: otherwise a
-    # task that nothing will ever resume could not be collected while it watches.
+    # core.lock is held, no other. Moves the watchers whose condition is met to the waiters to notify. `gone` is the
+    # entry that is now gone, or None. The chain of watchers borrows its members, as the queues do: otherwise a task
+    # that nothing will ever resume could not be collected while it watches.
     cdef void *p = chain_take_all(&core.watchers)
     cdef void *following
     while p != NULL:
@@ -53,7 +53,7 @@ cdef void end_use_watch(PoolCore core, Waiter w) noexcept:
 
 
 cdef bint watch_use(PoolCore core, Waiter w) except -1:
-    # Has a waiter notified when an endpoint with connections in use has none any more. False if there is none in use.
+    # Has a waiter notified when an endpoint with connections in use no longer has any. False if there is none in use.
     # A connection that is being created counts as in use.
     cdef EndpointPool ep
     cdef ReleaseWatch *watch

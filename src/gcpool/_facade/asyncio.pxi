@@ -12,7 +12,7 @@ cdef inline object new_released():
 
 
 cdef class AsyncPool(PoolFacade):
-    """Base of the pool for asyncio: what can be done at once is done here."""
+    """Base of the pool for asyncio: what can be done without waiting is done here."""
 
     def __cinit__(self):
         self.share_core()
@@ -34,8 +34,8 @@ cdef class AsyncPool(PoolFacade):
         self.ready.needs_manager = self.needs_manager
         self._core.records_tasks = True
         if type(self) is not AsyncPool:
-            # In a slot, where acquire() finds it at the least cost. Not by setattr(): a subclass's __setattr__ may need
-            # what its __init__ has not set up yet.
+            # In a slot, where acquire() finds it at the lowest cost. Not by setattr(): a subclass's __setattr__ may
+            # need state that its __init__ has not set up yet.
             object.__setattr__(self, '_ready', self.ready)
         return 0
 
@@ -49,7 +49,7 @@ cdef class AsyncPool(PoolFacade):
         return self.own_loop.runs_in_other_thread()
 
     def _call_in_loop(self, function, *args):
-        # Has the pool's loop call a function, from whichever thread. False if the loop is closed.
+        # Has the pool's loop call a function, from any thread. False if the loop is closed.
         return self.own_loop.call(function, args)
 
     def _bind_running_loop(self):
@@ -65,19 +65,20 @@ cdef class AsyncPool(PoolFacade):
 
     @cython.binding(True)
     def release(self, conn, endpoint=...):
-        """Return a connection to the pool. The call itself does that, whatever becomes of the coroutine it returns.
+        """Return a connection to the pool. The call itself does that, even if the coroutine that it returns is never
+        awaited.
 
         :param conn: what :py:meth:`acquire` returned
-        :param endpoint: the endpoint that the connection was acquired for; if it is given, it is compared
+        :param endpoint: the endpoint that the connection was acquired for; if given, it is compared
         :raises ConnectionNotAcquired: when it is not in use, or belongs to another endpoint; nothing is changed then
         :raises EventLoopMismatch: when the pool belongs to another event loop
-        :raises Exception: what the manager's ``on_release`` raises; the connection is returned all the same
+        :raises Exception: what the manager's ``on_release`` raises; the connection is returned anyway
 
-        As in generic-connection-pool, without a background collector this also closes connections that are due.
+        As in generic-connection-pool, without a background collector this also closes expired connections.
         """
         cdef Entry e = find_acquired_by_identity(self._core, conn, endpoint)
-        # Release now, and not at the coroutine's first step, which may never come. The coroutine may be forgotten, or
-        # its task be cancelled before that step: this only ends the coroutine that a tracer has wrapped around it.
+        # Release now, and not at the coroutine's first step, which may never come. The coroutine may be dropped, or its
+        # task cancelled before that step: this only ends the coroutine that a tracer has wrapped around it.
         if e is None or not self.own_loop.runs_here():
             return self.release_by_lookup(conn, endpoint)
         remaining = self.start_release(e, ANY_LEASE, True)
@@ -86,13 +87,13 @@ cdef class AsyncPool(PoolFacade):
     def release_nowait(self, conn, endpoint=...):
         """Return a connection to the pool from code that cannot await: a finaliser, a callback, another thread.
 
-        After this call the connection is returned, or is on its way: a second release raises. ``on_release`` runs in a
-        task of the pool, in an empty context; what it raises is logged. From another thread, the pool's event loop does
-        the rest. If that no longer runs, so that no hook can be awaited, the connection is returned without
+        After this call the connection is returned, or is being returned: a second release raises. ``on_release`` runs
+        in a task of the pool, in an empty context; what it raises is logged. From another thread, the pool's event loop
+        does the rest. If the loop no longer runs, so that no hook can be awaited, the connection is returned without
         ``on_release``: it is checked before it is served, or closed if the manager has no check.
 
         :param conn: what :py:meth:`acquire` returned
-        :param endpoint: the endpoint that the connection was acquired for; if it is given, it is compared
+        :param endpoint: the endpoint that the connection was acquired for; if given, it is compared
         :raises ConnectionNotAcquired: when it is not in use, or belongs to another endpoint; nothing is changed then
         """
         cdef Entry e
@@ -110,7 +111,7 @@ cdef class AsyncPool(PoolFacade):
         Waiters come first. A connection whose check is due, or whose lifetime is over, is not taken, nor is any if the
         manager has an ``on_acquire``, or checks each connection (``check_interval=0``): then this always returns None.
 
-        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if it is not given
+        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if not given
         :return: a connection, to be returned with :py:meth:`release`, or None
         :raises ConnectionPoolClosedError: when the pool is closed
         :raises EventLoopMismatch: when the pool belongs to another event loop
@@ -123,11 +124,11 @@ cdef class AsyncPool(PoolFacade):
 
     @cython.binding(True)
     def discard(self, conn):
-        """Close a connection that was acquired, instead of returning it. The call itself takes it out of the pool.
+        """Close an acquired connection, instead of returning it. The call itself takes it out of the pool.
 
-        Awaiting waits until the connection is closed; if that is cancelled, the close goes on. No hook is called. The
-        endpoint's other connections are not suspected. Inside of ``async with pool.connection()``, the end of the block
-        does nothing then.
+        Awaiting waits until the connection is closed; if that is cancelled, the close continues. No hook is called. The
+        endpoint's other connections do not become suspect. Inside ``async with pool.connection()``, the end of the
+        block then does nothing.
 
         :param conn: what :py:meth:`acquire` returned
         :raises ConnectionNotAcquired: when it is not in use; nothing is changed then
@@ -147,10 +148,10 @@ cdef class AsyncPool(PoolFacade):
         return self._core.discard(e, read_clock(self._core), True)
 
     def detach(self, conn):
-        """Keep a connection that was acquired: the pool forgets it and never closes it, and its slot is free at once.
+        """Keep an acquired connection: the pool forgets it and never closes it, and its slot is free at once.
 
-        May be called in any thread. No hook is called. Inside of ``async with pool.connection()``, the end of the block
-        does nothing then.
+        May be called in any thread. No hook is called. Inside ``async with pool.connection()``, the end of the block
+        then does nothing.
 
         :param conn: what :py:meth:`acquire` returned
         :raises ConnectionNotAcquired: when it is not in use, or ``close()`` has closed it; nothing is changed then
@@ -162,7 +163,7 @@ cdef class AsyncPool(PoolFacade):
                 self.spawn_disposals()
 
     cdef object release_by_lookup(self, object conn, object endpoint):
-        # The releases that take more than a look at the directory. An error is raised where the coroutine is awaited.
+        # The releases that need more than a lookup in the directory. An error is raised where the coroutine is awaited.
         cdef ReleaseCoroutine coroutine
         cdef Entry e
         try:
@@ -185,15 +186,15 @@ cdef class AsyncPool(PoolFacade):
         return new_released() if remaining is None else remaining
 
     def _start_release_in_loop(self, Lease lease not None):
-        # A release that was called outside of the loop: what is left to await, or None.
+        # A release that was called outside of the loop: returns what is left to await, or None.
         cdef Entry e = lease.entry
         try:
             self.own_loop.check()
         except EventLoopMismatch:
             lease.entry = None          # a release that is refused changes nothing
             raise
-        # If no loop runs, as where a coroutine is finalised in another thread, check() has raised another error. The
-        # lease still has the entry then, and releases the connection when it is freed.
+        # If no loop runs, such as where a coroutine is finalised in another thread, check() has raised another error.
+        # The lease then still has the entry, and releases the connection when it is freed.
         remaining = self.start_release(e, lease.lease_no, True)
         lease.entry = None
         return remaining
@@ -235,13 +236,13 @@ cdef class AsyncPool(PoolFacade):
         elif self.own_loop.runs_in_other_thread():
             e = entry_to_leave_with(context)
             if exc is not None and self._hooks_broken and lease_goes_on(self._core, e, context.lease_no, ACQUIRED):
-                e.break_()              # in doubt: the manager is not asked
+                e.break_()              # unknown: the manager is not asked
             self.release_dropped_lease(e, context.lease_no, ACQUIRED)
             return True
         return False
 
     cdef ReleaseCoroutine new_release_coroutine(self):
-        # For what is left to await of a release. If nobody awaits it, its lease releases the connection.
+        # For the rest of a release, which must be awaited. If it never is, its lease releases the connection.
         cdef ReleaseCoroutine remaining = ReleaseCoroutine.__new__(ReleaseCoroutine)
         remaining.pool = self
         remaining.lease = Lease.__new__(Lease)
@@ -249,7 +250,7 @@ cdef class AsyncPool(PoolFacade):
         return remaining
 
     def _arm(self, Waiter w not None):
-        # What the waiter's task will await.
+        # Returns what the waiter's task will await.
         cdef Signal signal
         check_built(self)
         self.own_loop.check()
@@ -257,13 +258,13 @@ cdef class AsyncPool(PoolFacade):
         signal.loop = self.own_loop.loop
         w.notify = signal
         if gcp_load_int(&self._core.reserved):
-            self._spawn_creates()       # what was to be created before the pool had a loop
+            self._spawn_creates()       # the creates that were requested before the pool had a loop
         elif self._core.next_timer() < INFINITY:
-            self._timer.set(self)       # what was due in a loop that has been closed since
+            self._timer.set(self)       # for timed actions of a loop that has since been closed
         return signal
 
     def _connecting(self, Waiter w not None, call):
-        # The manager's create(). Its connection belongs to the ticket at the moment when it is returned.
+        # Calls the manager's create(). Its connection belongs to the ticket as soon as it is returned.
         cdef CreateCall create = CreateCall.__new__(CreateCall)
         create.core = self._core
         create.pool = self
@@ -272,7 +273,7 @@ cdef class AsyncPool(PoolFacade):
         return create
 
     def _take_growing(self):
-        # The manager's create() for the next ticket of the pool's own; None if there is none.
+        # The manager's create() for the next ticket of take_create(); None if there is none.
         cdef Growing growing = Growing.__new__(Growing)
         growing.pool = self
         growing.core = self._core
@@ -280,8 +281,8 @@ cdef class AsyncPool(PoolFacade):
         return None if growing.ticket is None else growing
 
     def _take_disposal(self, bint for_all=False):
-        # The manager's dispose() of the next doomed connection; None if there is none. What is left to workers only if
-        # one may begin that, or if the caller closes all.
+        # The manager's dispose() of the next doomed connection; None if there is none. Those left to workers only if
+        # one may begin, or if the caller closes all.
         cdef Disposal disposal = Disposal.__new__(Disposal)
         disposal.pool = self
         disposal.core = self._core
@@ -294,7 +295,7 @@ cdef class AsyncPool(PoolFacade):
         return None if disposal.entry is None else disposal
 
     def _take_check(self):
-        # The check of the next connection that is to be checked in the background; None if there is none now.
+        # The check of the next connection that must be checked in the background; None if there is none now.
         cdef Entry e = self._core.take_check()
         return None if e is None else new_pool_check(self, e)
 
@@ -326,8 +327,8 @@ cdef class AsyncPool(PoolFacade):
         return 0
 
     def _and_close(self, call, *args):
-        # Calls the core, and then has closed what that has doomed. Compiled, so that no signal handler raises in
-        # between.
+        # Calls the core, and then starts the closes of what that has doomed. Compiled, so that no signal handler raises
+        # in between.
         try:
             return call(*args)
         finally:
@@ -335,7 +336,7 @@ cdef class AsyncPool(PoolFacade):
                 self.spawn_disposals()
 
     cdef object spawn_disposals(self):
-        # Returns the tasks that close what is doomed. A signal handler may raise in the Python part, and nobody would
+        # Returns the tasks that close what is doomed. A signal handler may raise in the Python part, and nothing would
         # close these connections: then once more.
         try:
             return self._spawn_disposals()
@@ -343,8 +344,8 @@ cdef class AsyncPool(PoolFacade):
             self._spawn_disposals()
             raise
 
-    # What the coroutines of a release do with its lease, which ends with that. They do nothing with a lease that has
-    # ended: the release was given up (closed, or cut off by an exception), and its coroutine goes on even so.
+    # The calls by which the coroutines of a release end its lease. They do nothing with a lease that has ended: the
+    # release was given up (closed, or cut off by an exception), and its coroutine continues anyway.
 
     def _finish_in_core(self, Lease lease not None):
         # Releases the connection after its hook. True if connections are to be closed.
@@ -359,7 +360,8 @@ cdef class AsyncPool(PoolFacade):
             lease.entry = None
 
     def _retire(self, Lease lease not None, bint broken, bint was_fit=False):
-        # Dooms the connection. Whether it is to be closed now: not if close() has closed it already, or after a fork.
+        # Dooms the connection. Returns whether it must be closed now: not if close() has already closed it, or after a
+        # fork.
         cdef Entry e = lease.entry
         cdef bint retired
         if e is None:
@@ -377,7 +379,7 @@ cdef class AsyncPool(PoolFacade):
         try:
             self.release_if_still_held(e, lease_no, state)
         except BaseException:
-            # A signal handler raised, maybe before anything was done: once more.
+            # A signal handler raised, perhaps before anything was done: once more.
             self.release_if_still_held(e, lease_no, state)
             raise
         return 0
@@ -407,10 +409,10 @@ cdef class AsyncPool(PoolFacade):
         return has_doomed(core)
 
     cdef int doom_due_or_spawn(self, double now) except -1:
-        # A function of its own, because a try block inside finish_in_core() would slow every release down measurably.
+        # A separate function, because a try block inside finish_in_core() would slow every release down measurably.
         try:
             self.doom_due(now)
-        except BaseException:   # a signal handler raised in it, where it looks after the collector's timer
+        except BaseException:   # a signal handler raised in it, while it set the collector's timer
             if has_doomed(self._core):
                 self.spawn_disposals()
             raise
@@ -420,13 +422,13 @@ cdef class AsyncPool(PoolFacade):
         """An asynchronous context manager that acquires a connection and returns it; as a decorator, around each call.
 
         When the block raises, the manager's ``is_broken`` is asked whether the exception broke the connection. A broken
-        connection is closed; leaving the block waits at most 0.1 s for that, and the close goes on in the background.
-        An error of ``is_broken`` is logged, and counts as a yes. Leaving raises what :py:meth:`release` raises:
+        connection is closed; leaving the block waits at most 0.1 s for that, and the close continues in the background.
+        An error of ``is_broken`` is logged, and counts as True. Leaving raises what :py:meth:`release` raises:
         ``ConnectionNotAcquired`` if the block has returned the connection itself, and what ``on_release`` raises.
 
-        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if it is not given
+        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if not given
         :param timeout: seconds that acquiring may take, as for :py:meth:`acquire`; entering raises what that raises
-        :param long: whether the block may take longer than ``leak_threshold``: then it is no leak
+        :param long: whether the block may take longer than ``leak_threshold``: then it is not a leak
         :raises TypeError: when ``timeout`` is not a number
         :raises ValueError: when ``timeout`` is negative or NaN
         """

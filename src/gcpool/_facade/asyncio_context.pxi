@@ -48,10 +48,10 @@ cdef class AsyncConnectionContext(Lease):
 
     @property
     def waiter(self):
-        """To be set to the waiter that was served: the context takes the connection from it.
+        """Set to the waiter that was served: the context takes the connection from it.
 
-        It is set by assignment and not by a call, because after a call the interpreter looks for signals: a handler
-        that raised there would end ``__aenter__`` after the context was entered.
+        It is assigned, not passed to a call, because after a call the interpreter checks for signals: a handler that
+        raised there would end ``__aenter__`` after the context was entered.
         """
         raise AttributeError('waiter can only be set')
 

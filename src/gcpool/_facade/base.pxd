@@ -10,22 +10,22 @@ cdef class PoolFacade:                     # set once
     cdef readonly bint _hooks_acquire
     cdef readonly bint _hooks_release
     cdef readonly bint _hooks_dead
-    cdef readonly bint _hooks_broken        # a block that raises may break the connection: _judge() tells
+    cdef readonly bint _hooks_broken        # a block that raises may break the connection: _judge() decides
     cdef readonly double _check_interval
     cdef double trusted_for                 # _check_interval, or 0 if the manager has no check
     cdef bint checks_always                 # each connection is checked before it is served
-    cdef bint asks_before_use               # a ready connection takes a check, or a hook, or its holder is recorded
-    cdef bint needs_manager                 # it takes a check, or a hook
+    cdef bint asks_before_use               # a ready connection needs a check, or a hook, or its holder is recorded
+    cdef bint needs_manager                 # it needs a check, or a hook
     cdef readonly object _check_timeout
-    cdef readonly object _create_timeout    # of the pool's own connects
+    cdef readonly object _create_timeout    # of connects by the pool itself
     cdef readonly object _reconnect_failed
-    cdef readonly object _refusal           # the manager's is_refusal, if refusals are waited for; else None
+    cdef readonly object _refusal           # the manager's is_refusal, if acquires wait after refusals; else None
     cdef readonly object _hopeless          # the manager's is_hopeless, or that of its base class
     cdef readonly bint _watches_outages     # failed connects are reported to the core
     cdef unsigned int unpatched_version     # [relaxed] version of the type if acquire and release are the base's, or 0
     cdef int replaced                       # [core]; read without the lock. Set on the pool: 1 acquire, 2 release
-    # What the Python halves keep. These are slots, because since 3.12 the interpreter finds the methods of an object
-    # slowly once the object has a dict of its own, and even ConnectionPool[...]() would make one.
+    # The state of the Python halves. These are slots, because since 3.12 the interpreter finds the methods of an object
+    # slowly once the object has its own dict, and even ConnectionPool[...]() would make one.
     cdef public object _tasks
     cdef public object _waits               # on asyncio: the waiter of each task that waits; logs those that last long
     cdef public object _collector

@@ -1,7 +1,7 @@
 cdef extern from *:
     """
     /* The version of a type: it changes whenever an attribute of the type or of one of its bases is set, and is 0 until
-       an attribute is looked up. So one load tells that no method was replaced. */
+       an attribute is looked up. So one load shows that no method was replaced. */
     static inline unsigned int gcp_version_of_type(PyObject *o) {
         PyTypeObject *type = Py_TYPE(o);
     #if PY_VERSION_HEX < 0x030C0000
@@ -22,7 +22,7 @@ cdef extern from "Python.h":
 # The core of a pool whose __init__ was not called. It never has a connection, so the fast path finds none in it, and
 # only the slow paths have to ask whether the pool was built.
 cdef PoolCore UNBUILT = PoolCore(0, 0, 0, 0.0, 0.0)
-PyObject_GC_UnTrack(<void *>UNBUILT)    # it is no pool of the program's, and never garbage
+PyObject_GC_UnTrack(<void *>UNBUILT)    # it is not a pool of the program, and never garbage
 
 
 cdef int check_built(PoolFacade pool) except -1:
@@ -55,7 +55,7 @@ cdef int warn_of_dropped_pool(PoolFacade pool) except -1:
 
 
 cdef class PoolFacade:
-    """What the compiled bases of both facades hold. Not for subclasses outside this package."""
+    """The common state of the compiled bases of both facades. Not for subclasses outside this package."""
 
     def __cinit__(self):
         self._core = UNBUILT
@@ -86,7 +86,7 @@ cdef class PoolFacade:
     ):
         if self._core is not UNBUILT:
             # With a new core, the connections that are checked out of the old one could not be released.
-            raise RuntimeError(f'{type(self).__qualname__}.__init__() was called already')
+            raise RuntimeError(f'{type(self).__qualname__}.__init__() was already called')
         self._core = core
         self._manager = manager
         self._default_endpoint = default_endpoint
@@ -117,7 +117,7 @@ cdef class PoolFacade:
         self._watches_outages = watches_outages
 
     def __del__(self):
-        # At the end of the interpreter nothing is logged: the system closes what is open.
+        # At the end of the interpreter nothing is logged: the system closes open connections.
         if self._core is not None and self._core.size and not is_closed(self._core) and not gcp_is_finalizing():
             warn_of_dropped_pool(self)
 
@@ -145,8 +145,8 @@ cdef class PoolFacade:
         gcp_unlock(&self._core.lock)
 
     cdef inline int doom_due(self, double now) except -1:
-        # Dooms up to dispose_batch_size connections that are due. If there is a collector, that does it instead, unless
-        # its thread has died and no other one can be started.
+        # Dooms up to dispose_batch_size expired connections. If there is a collector, it does that instead, unless its
+        # thread has died and no other one can be started.
         cdef PoolCore core = self._core
         if gcp_load_double(&core.deadlines.due_at) <= now and not (core.collects and self._collector.ensure_running()):
             core.doom_due(now, self._dispose_batch_size)
@@ -165,7 +165,7 @@ cdef class PoolFacade:
         return 0
 
     cdef int release_dropped_lease(self, Entry e, unsigned int lease_no, char state) except -1:
-        # The holder of a lease has gone away without releasing the connection. Another release may have done so.
+        # The holder of a lease was freed without releasing the connection. Another release may have done so.
         # Called in any thread.
         raise NotImplementedError
 
@@ -175,17 +175,17 @@ cdef class PoolFacade:
     def _tell(
         self, str kind, endpoint, str message not None, *args, str level='info', reason=None, duration=None, error=None
     ):
-        # Tells what has happened at an endpoint: the log, and on_event unless the kind is None. Called with no lock
-        # held. The message begins with a place for the endpoint; then come those for args.
+        # Reports an event at an endpoint to the log, and to on_event unless the kind is None. Called with no lock held.
+        # The message begins with a placeholder for the endpoint; then come those for args.
         self._observer.tell(kind, endpoint, LEVELS[level], message, args, reason, duration, error, False)
 
     def _tell_of_pool(self, str kind, str message not None, *args, str level='info', reason=None, duration=None):
-        # The same for what has happened to the pool.
+        # The same for an event of the pool.
         self._observer.tell(kind, NOTHING, LEVELS[level], message, args, reason, duration, None, False)
 
     def _tell_error(self, endpoint, str message not None, error):
-        # Tells what a function of the program's has raised that no caller gets, with the traceback. The message begins
-        # as for _tell(); the error is added to it.
+        # Reports an exception of the program's function that no caller gets, with the traceback. The message begins as
+        # for _tell(); the error is added to it.
         self._observer.tell(
             None, endpoint, ERROR, message + ': %s: %s', (type(error).__name__, error), None, None, error, True
         )
@@ -194,8 +194,8 @@ cdef class PoolFacade:
         tell_connect_failed(self, ticket, error, LEVELS[level])
 
     def _note_reset(self, endpoint, answer, after_error):
-        # on_release has returned. Tells once that it has rolled back what a block has left open without raising. While
-        # an exception is on its way, also past a `finally` with the release, the rollback is what its user expects.
+        # on_release has returned. Logs once that it has rolled back what a block has left open without raising. While
+        # an exception propagates, also through a `finally` with the release, the user expects the rollback.
         if (
             answer is ROLLED_BACK and not after_error and sys.exc_info()[0] is None
             and gcp_change_int(&self._observer.told_of_rollback, False, True)
@@ -211,7 +211,7 @@ cdef class PoolFacade:
         tell_closed(self, e, begun, error)
 
     cdef inline bint is_alive(self, object answer) except -1:
-        # What check_aliveness() has answered.
+        # The result of check_aliveness().
         if answer is True or answer is False:
             return answer is True
         return check_answer(self._manager, answer)
@@ -224,6 +224,6 @@ cdef class PoolFacade:
         # manager's methods must not see a closed connection. Nor if the connection was just created.
         if not self._checks or w.is_new or not self._core.still_holds(w):
             return False
-        if w.is_checked:        # by the pool, a moment ago
+        if w.is_checked:        # by the pool, just now
             return self._core.needs_check(w, self._core.now(), INFINITY)
         return self.checks_always or self._core.needs_check(w, self._core.now(), self.trusted_for)

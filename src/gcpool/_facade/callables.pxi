@@ -1,11 +1,11 @@
 @cython.final
 cdef class CallableWithTimeout:
-    """A function that a program gave in place of a manager's method, and that may take the time that is left.
+    """A function that a program gave in place of a manager's method, and that may take a time limit.
 
     Compiled, because in a Python function a signal handler could raise between the return of the program's ``create``
     and the end of that function: the connection would be lost.
 
-    :param function: what the program gave
+    :param function: the program's function
     :param count: how many arguments it takes, not counting ``timeout``
     :param takes_timeout: whether it has a parameter ``timeout``
     :param requires_timeout: whether that has no default; otherwise it is left out if there is no limit

@@ -1,7 +1,7 @@
 @cython.final
 @cython.no_gc_clear     # its destructor needs what it refers to, also as part of a reference cycle
 cdef class PoolCheck(ManagerCall):
-    """The check of one connection by the pool, on asyncio. A check that is freed before it was ended says nothing."""
+    """The check of one connection by the pool, on asyncio. A check that is freed before it was ended has no result."""
 
     @property
     def endpoint(self):
@@ -18,8 +18,8 @@ cdef class PoolCheck(ManagerCall):
     def end(self, object alive):
         """The end of the check.
 
-        :param alive: what it has found; None if it was cut off, so that it says nothing
-        :return: whether the connection is dead, and to be closed
+        :param alive: what it has found; None if it was cut off, without a result
+        :return: whether the connection is dead, and must be closed
         """
         cdef Entry e = self.entry
         self.entry = None
@@ -28,7 +28,7 @@ cdef class PoolCheck(ManagerCall):
     def __dealloc__(self):
         if self.entry is None or gcp_is_finalizing():
             return
-        # A core that is being collected as garbage owns no entries any more.
+        # A core that is being collected as garbage no longer owns entries.
         if self.core.entries is not None and self.entry in self.core.entries:
             self.end(None)
 

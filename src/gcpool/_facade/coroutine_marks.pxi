@@ -1,7 +1,7 @@
 cdef extern from *:
     """
     #if PY_VERSION_HEX < 0x030B0000
-      /* There asyncio takes a Cython function for a coroutine function if this flag is set. */
+      /* There asyncio treats a Cython function as a coroutine function if this flag is set. */
       #define gcp_mark_coroutine_function(f) (((__pyx_CyFunctionObject *)(f))->flags |= __Pyx_CYFUNCTION_COROUTINE)
     #else
       #define gcp_mark_coroutine_function(f) ((void)(f))
@@ -17,7 +17,7 @@ cdef int mark_coroutine_functions() except -1:
 
 
 cdef int mark_coroutine_function(object method) except -1:
-    # For mock's autospec, and other code that asks before a call whether its result has to be awaited.
+    # For mock's autospec, and other code that checks before a call whether its result has to be awaited.
     gcp_mark_coroutine_function(method)
     if sys.version_info >= (3, 12):
         import inspect

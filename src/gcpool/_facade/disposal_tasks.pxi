@@ -1,9 +1,9 @@
 @cython.final
 @cython.no_gc_clear     # its destructor needs what it refers to, also as part of a reference cycle
 cdef class Disposal(ManagerCall):
-    """The dispose of one connection on asyncio. At the moment when the dispose ends, the connection's slot is free.
+    """The dispose of one connection on asyncio. As soon as the dispose ends, the connection's slot is free.
 
-    A disposal that is freed before it has begun puts the connection back among the doomed.
+    If a disposal is freed before it has begun, the connection becomes doomed again.
     """
 
     @property
@@ -34,7 +34,7 @@ cdef class Disposal(ManagerCall):
         return 0
 
     def put_back(self):
-        """Put the connection back among the doomed if its dispose has not begun; otherwise end the dispose here."""
+        """Make the connection doomed again if its dispose has not begun; otherwise end the dispose here."""
         cdef Entry e = self.entry
         self.entry = None
         if e is not None:
@@ -46,7 +46,7 @@ cdef class Disposal(ManagerCall):
     def __dealloc__(self):
         if self.entry is None or gcp_is_finalizing():
             return
-        # A core that is being collected as garbage owns no entries any more.
+        # A core that is being collected as garbage no longer owns entries.
         if self.core.entries is not None and self.entry in self.core.entries:
             self.put_back()
 

@@ -1,10 +1,10 @@
 @cython.final
 cdef class Guarded(ManagerCall):
-    """The coroutine of a task of the pool's own. What a callback, a hook or a log handler raises does not end the loop.
+    """The coroutine of a task of the pool. An exception of a callback, a hook or a log handler does not end the loop.
 
-    asyncio lets SystemExit out of a task, and so out of the run of the loop. Then the pool's work would end, and the
-    program with it, because a callback was in error. So SystemExit is logged, and the task ends as if nothing had been
-    raised. A signal handler that raises SystemExit, and any KeyboardInterrupt, means the program: these go on.
+    asyncio lets SystemExit propagate out of a task, and out of the run of the loop. Then the pool's work would end, and
+    the program with it, because of an error in a callback. So SystemExit is logged, and the task ends as if nothing had
+    been raised. SystemExit of a signal handler, and any KeyboardInterrupt, are for the program: these propagate.
 
     :param coroutine: what the task does
     :param name: the name of the task
@@ -19,7 +19,7 @@ cdef class Guarded(ManagerCall):
     cdef int end_quietly(self, object exc) except -1:
         if is_of_signal_handler(exc):
             raise exc
-        log.last_resort('the task %s was ended by a SystemExit, and the pool goes on', self.name)
+        log.last_resort('the task %s was ended by a SystemExit, and the pool continues', self.name)
         return 0
 
     def __next__(self):

@@ -1,7 +1,7 @@
-# HOLDS. A drop-in for another pool takes and returns connections in Python code of its own, around that of this
-# package. A signal handler may raise there where a function begins, after each call, and at each jump back; whatever
-# the code has in hand then is lost if nobody else knows of it. Who knows is a hold. It is given a connection and
-# relieved of it by assignment and not by a call, because after an assignment the interpreter does not look for signals.
+# HOLDS. A drop-in for another pool takes and returns connections in its own Python code, around that of this package.
+# There a signal handler may raise where a function begins, after each call, and at each jump back; a connection that
+# the code then holds is lost if nothing else refers to it. A hold does. Connections are assigned to it and removed by
+# assignment, not by a call, because after an assignment the interpreter does not check for signals.
 
 ALREADY_ENTERED = 'the block is entered already: call connection() once more for a second one'
 
@@ -14,8 +14,8 @@ cdef class Hold:
     connection is closed: it may be in any state.
 
     :param engine: the pool of this package
-    :param elsewhere: by the ids of connections, a list with one thing in it that a thread or a task will take out of
-        it, which then returns the connection. A hold that is the first to take it out gives the connection up instead.
+    :param elsewhere: by the ids of connections, a list with one item: a thread or task that takes out the item returns
+        the connection. If a hold takes it out first, the hold gives up the connection instead.
     """
 
     def __init__(self, PoolFacade engine not None, dict elsewhere not None):
@@ -25,14 +25,14 @@ cdef class Hold:
     def __dealloc__(self):
         if self.entry is None or gcp_is_finalizing():
             return
-        # As in a Lease: a pool that is being collected as garbage owns no entries any more.
+        # As in a Lease: a pool that is being collected as garbage no longer owns entries.
         if self.engine._core is not None:
             if self.engine._core.entries is not None and self.entry in self.engine._core.entries:
                 give_connection_up(self)
 
     @property
     def conn(self):
-        """What was assigned, None if that has ended. A connection that is not in use is not held."""
+        """The assigned connection, None if the hold has ended. A connection that is not in use is not held."""
         return self.conn_
 
     @conn.setter
@@ -45,7 +45,7 @@ cdef class Hold:
         return <long long>(1000.0 * (gcp_monotonic() - self.began))
 
     def give_up(self):
-        """Close the connection, if it is still in use by the one that this holds it for."""
+        """Close the connection, if it is still in use by the client of this hold."""
         give_connection_up(self)
 
 
@@ -79,7 +79,7 @@ cdef int give_connection_up(Hold hold) except -1:
     if job is not None:
         try:
             job.pop()
-        except IndexError:      # the other one has begun, and returns the connection
+        except IndexError:      # the thread or task has begun, and returns the connection
             return 0
         hold.elsewhere.pop(key, None)
     if lease_goes_on(hold.engine._core, e, hold.lease_no, ACQUIRED):
@@ -90,7 +90,7 @@ cdef int give_connection_up(Hold hold) except -1:
 
 cdef Entry entry_of_client(object pool, object conn):
     # The entry of a connection that is returned to the pool of a drop-in. None if a client does not have it, or has
-    # returned it already.
+    # already returned it.
     cdef PoolFacade engine = pool._engine
     cdef dict elsewhere = pool._resetting
     if elsewhere and id(conn) in elsewhere:
@@ -113,7 +113,7 @@ cdef class Block(Hold):
     """A context whose ``_enter(pool, timeout)`` takes a connection from a drop-in's pool and sets ``conn``, and whose
     ``_leave(pool, conn, exc_type, exc, traceback)`` returns it.
 
-    They are told what they would else read here, because an argument costs less than an attribute of a compiled class.
+    These receive the attributes as arguments, because an argument costs less than an attribute of a compiled class.
 
     :param pool: the pool of the drop-in
     :param timeout: for ``_enter()``
@@ -189,9 +189,9 @@ cdef class SyncReady:
 
 @cython.binding(True)
 def sync_returning(function):
-    """Make a method ``putconn(conn)`` of a pool for threads of a function. If that fails, the connection is closed.
+    """Make a method ``putconn(conn)`` of a pool for threads from a function. If that fails, the connection is closed.
 
-    The function is left out if the pool's ``_is_returned_as_it_is(conn)`` says that nothing is to be done with it.
+    The function is not called if the pool's ``_is_returned_as_it_is(conn)`` returns that there is nothing to do.
     """
     @cython.binding(True)
     def putconn(pool, conn):
@@ -213,9 +213,9 @@ def sync_returning(function):
 # -- asyncio -------------------------------------------------------------------------------------------------------
 
 @cython.final
-@cython.no_gc_clear     # the coroutine inside still has to warn if nobody awaits it
+@cython.no_gc_clear     # the inner coroutine still has to warn if it is never awaited
 cdef class HoldCall(ManagerCall):
-    """A coroutine that has a connection in hand. At the moment when it fails, the connection is given up."""
+    """A coroutine that holds a connection. As soon as it fails, the connection is given up."""
 
     cdef object returned(self, object value):
         if self.ends_hold:
@@ -262,10 +262,10 @@ cdef class AsyncBlock(Block):
 
 @cython.binding(True)
 def async_returning(function):
-    """Make a method ``putconn(conn)`` of a pool for asyncio of a coroutine function.
+    """Make a method ``putconn(conn)`` of a pool for asyncio from a coroutine function.
 
     If its coroutine fails, or is dropped, the connection is closed. The call itself returns the connection if the
-    pool's ``_is_returned_as_it_is(conn)`` says that nothing is to be done with it.
+    pool's ``_is_returned_as_it_is(conn)`` returns that there is nothing to do.
     """
     @cython.binding(True)
     def putconn(pool, conn):

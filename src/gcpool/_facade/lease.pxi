@@ -14,7 +14,7 @@ cdef class Lease:
     def __dealloc__(self):
         if self.entry is None or gcp_is_finalizing():
             return
-        # A pool that is being collected as garbage has no core, or one that owns no entries any more.
+        # A pool that is being collected as garbage has no core, or one that no longer owns entries.
         if self.pool is not None and self.pool._core is not None:
             if self.pool._core.entries is not None and self.entry in self.pool._core.entries:
                 try:
@@ -27,7 +27,7 @@ cdef class Lease:
         if self.pool is None or self.pool._observer is None:
             return f'<{type(self).__qualname__} of no pool>'
         observer = self.pool._observer
-        # Of a lease that is no context, the endpoint is in its entry.
+        # If the lease is not a context, the endpoint is in its entry.
         endpoint = self.endpoint if self.entry is None or self.entry.pool is None else self.entry.pool.endpoint
         state = 'not entered' if self.entry is None else self.entry.state_name
         return f'<{type(self).__qualname__} of {observer.name!r} for {observer.text(endpoint)}: {state}>'
@@ -63,7 +63,7 @@ cdef inline int begin_lease(Lease lease, Entry e, unsigned int lease_no, char st
 
 
 cdef inline int begin_current_lease(Lease lease, Entry e, char state=ACQUIRED) except -1:
-    # For a connection that was just acquired: nobody else can have released it since.
+    # For a connection that was just acquired: no other code can have released it since.
     return begin_lease(lease, e, gcp_load_uint(&e.lease_no), state)
 
 

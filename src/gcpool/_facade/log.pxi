@@ -9,11 +9,11 @@ cdef class GuardedLogger:
 
     The pool logs most messages between two steps of its work. A handler that raises (it sends to a log server, and that
     is down) must not end this work or its thread, nor reach a user whose connection is fine. So an Exception goes to
-    :py:func:`sys.unraisablehook`, which prints it. Any other exception is raised: a ``KeyboardInterrupt`` that comes
-    meanwhile is meant for the thread.
+    :py:func:`sys.unraisablehook`, which prints it. Any other exception is raised: a ``KeyboardInterrupt`` at that
+    moment is meant for the thread.
 
-    To import :py:mod:`logging` costs more than everything else that a pool for threads needs. So the first warning
-    imports it, unless the program has. Messages of lower levels are dropped until then: nobody can have asked for them.
+    Importing :py:mod:`logging` costs more than everything else that a pool for threads needs. So the first warning
+    imports it, unless the program has. Messages of lower levels are dropped until then: they cannot have been enabled.
 
     :param name: the name of the logger, as for :py:func:`logging.getLogger`
     """
@@ -34,7 +34,7 @@ cdef class GuardedLogger:
         return 0
 
     cdef bint wants(self, int level) except -1:
-        # Whether a message of this level goes anywhere.
+        # Whether a message of this level is logged.
         try:
             if self.logger is None:
                 if level < 30 and 'logging' not in sys.modules:
@@ -79,7 +79,7 @@ cdef class GuardedLogger:
     def last_resort(self, message, *args):
         """Log the exception that is being handled, at the level ``ERROR``. Raises nothing, not even SystemExit.
 
-        For a thread that has to go on.
+        For a thread that has to continue.
         """
         try:
             self.write('exception', message, args)

@@ -22,9 +22,9 @@ def load_asyncio():
 cdef extern from *:
     """
     /* THE MARK OF THE RUNNING LOOP. Before Python 3.12, get_running_loop() asks the system for the process id at each
-       call, which costs more than the rest of a cycle. The first thing it looks at is an object in the thread's dict,
-       which is made anew whenever a loop begins or ends to run: while the object is the same, so is the running loop.
-       (After a fork the object is no longer valid: the pool's fork_epoch tells.) Later versions have no such object. */
+       call, which costs more than the rest of a cycle. The first thing it reads is an object in the thread's dict,
+       which is new whenever a loop starts or stops running: while the object is the same, so is the running loop.
+       (After a fork the object is no longer valid, which the pool's fork_epoch shows.) Later versions have none. */
     #if PY_VERSION_HEX < 0x030C0000
       enum { GCP_HAS_LOOP_MARK = 1 };
       static void *gcp_loop_mark(void) {
@@ -80,8 +80,8 @@ cdef class OwnLoop:
         return loop is not None and running_loop_or_none() is not loop and loop.is_running()
 
     cdef bint call(self, object function, tuple args) except -1:
-        # Has the loop call a function, from whichever thread. False if it was closed, maybe at this very moment: then
-        # the caller does what it does for a loop that was closed before.
+        # Has the loop call a function, from any thread. False if it was closed, perhaps just now: then the caller does
+        # the same as for a loop that was already closed.
         cdef object loop = self.loop
         try:
             loop.call_soon_threadsafe(function, *args)

@@ -22,12 +22,12 @@ cdef object exception_of(object kind, object value, object traceback):
 
 
 cdef class ManagerCall:
-    # Awaits a call of the manager's. At the moment when the call ends, returned() or failed() does what must not be
-    # left undone: in Python code, a signal handler or a time limit could come in between.
+    # Awaits a call of the manager. As soon as the call ends, returned() or failed() does what must not be left undone:
+    # in Python code, a signal handler or a time limit could come in between.
 
     cdef inline int begin_step(self) except -1:
-        # A method of the manager may step the very coroutine that is calling it. Like a native coroutine this raises
-        # ValueError, and the call goes on: it has not ended, so that nothing is given back.
+        # A method of the manager may step the coroutine that is calling it. Like a native coroutine this raises
+        # ValueError, and the call continues: it has not ended, so nothing is given back.
         if self.at_work:
             raise ValueError('coroutine already executing')
         self.at_work = True
@@ -128,7 +128,7 @@ cdef class ManagerCall:
 
 @cython.final
 cdef class CreateCall(ManagerCall):
-    # create(). The connection is in the books at the moment when it is returned.
+    # create(). The connection is in the books as soon as it is returned.
 
     cdef object begin(self):
         if self.core is None:
@@ -144,7 +144,7 @@ cdef class CreateCall(ManagerCall):
 @cython.final
 @cython.no_gc_clear     # its destructor needs what it refers to, also as part of a reference cycle
 cdef class Growing(ManagerCall):
-    """One connect of the pool's own on asyncio. At the moment when it ends, its connection is in the books.
+    """One connect by the pool itself on asyncio. As soon as it ends, its connection is in the books.
 
     A ticket whose connect neither succeeded nor failed is given back when this is freed.
     """
@@ -188,6 +188,6 @@ cdef class Growing(ManagerCall):
     def __dealloc__(self):
         if self.ticket is None or gcp_is_finalizing():
             return
-        # A core that is being collected as garbage has no set of endpoint pools any more.
+        # A core that is being collected as garbage no longer has a set of endpoint pools.
         if self.core.kept is not None and self.ticket.pool in self.core.kept:
             self.put_back()

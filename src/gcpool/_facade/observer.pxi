@@ -1,5 +1,5 @@
-# THE ONE PLACE THAT TELLS what happens to a pool: to the log, and to on_event. It is called with no lock held, and with
-# the books in order, so a log handler may use the pool. on_event is called by a thread or a task of its own
+# THE ONLY PLACE THAT REPORTS what happens to a pool: to the log, and to on_event. It is called with no lock held, and
+# with the books in order, so a log handler may use the pool. on_event is called by a separate thread or task
 # (_workers/events_*.py): it delays no acquire, and may wait for the pool.
 
 cdef enum:              # levels of the log
@@ -10,17 +10,17 @@ cdef enum:              # levels of the log
 
 LEVELS = {'debug': DEBUG, 'info': INFO, 'warning': WARNING, 'error': ERROR}
 
-# How many endpoints' last connect errors are kept.
+# The number of endpoints whose last connect errors are kept.
 cdef int MAX_CONNECT_ERRORS = 64
 
 
 @cython.final
 cdef class Observer:
-    """Tells what happens to a pool.
+    """Reports what happens to a pool.
 
     :param name: the name of the pool
     :param describe: the manager's ``describe_endpoint``, or None
-    :param events: ``events.put(event)`` has ``on_event`` called; None if there is none
+    :param events: ``events.put(event)`` queues an event for ``on_event``; None if there is none
     """
 
     def __init__(self, str name not None, object describe=None, object events=None):
@@ -56,7 +56,7 @@ cdef class Observer:
         self, str kind, object endpoint, int level, str message, tuple args, object reason, object duration,
         object error, bint traceback
     ) except -1:
-        # The message begins with a place for the endpoint, unless that is NOTHING: the event is about the pool.
+        # The message begins with a placeholder for the endpoint, unless that is NOTHING: the event is about the pool.
         cdef bint logs = log.wants(level)
         cdef object shown = None
         if not logs and (kind is None or self.events is None):
@@ -73,14 +73,14 @@ cdef class Observer:
         return 0
 
     def text_of(self, shown, endpoint):
-        """The text of what :py:meth:`shown` returned."""
+        """The text for the result of :py:meth:`shown`."""
         try:
             return repr(shown)
         except Exception:
             return repr(UndescribedEndpoint(endpoint))
 
     def note_connect_error(self, endpoint, double now, error):
-        """Keep the error of a connect: who waits for the endpoint learns of it when the time is up."""
+        """Keep the error of a connect, for acquires whose timeouts expire while they wait for the endpoint."""
         errors = self.connect_errors
         errors.pop(endpoint, None)
         while len(errors) >= MAX_CONNECT_ERRORS:
@@ -91,19 +91,20 @@ cdef class Observer:
         errors[endpoint] = now, without_frames(error)
 
     def connect_error(self, endpoint, double since):
-        """The error of the last connect, if that ended after some time, and no later one succeeded; else None."""
+        """The error of the last connect, if that ended after ``since``, and no later one succeeded; else None."""
         noted = self.connect_errors.get(endpoint) if self.connect_errors else None
         return noted[1] if noted is not None and noted[0] >= since else None
 
     def forget_connect_error(self, endpoint):
-        """A connect succeeded, or nobody waits any more."""
+        """A connect succeeded, or no acquire waits any more."""
         if self.connect_errors:
             self.connect_errors.pop(endpoint, None)
 
 
 @cython.final
 cdef class UndescribedEndpoint:
-    """Shown in place of an endpoint that cannot be described. It has no text of the endpoint's, maybe a password."""
+    """Shown in place of an endpoint that cannot be described. It has no text of the endpoint, which may be a
+    password."""
 
     cdef readonly str kind
 
@@ -126,7 +127,7 @@ def _undescribed_endpoint(str kind not None):
 def without_frames(error):
     """A copy of an exception for the pool to keep.
 
-    The exception itself keeps the frames alive that it went through, and with them all that the callers had there.
+    The exception itself keeps the frames of its traceback alive, and with them all local variables of the callers.
     """
     import copy
     try:
@@ -155,7 +156,7 @@ cdef str endpoint_text(PoolCore core, object endpoint):
 # -- connects and closes, in both runtimes ----------------------------------------------------------------------------
 
 cdef inline object expect_connection(PoolFacade pool, object conn):
-    # What create() has returned. TypeError if that is no connection.
+    # The result of create(). TypeError if that is not a connection.
     if conn is None or PyCoro_CheckExact(conn):
         refuse_connection(pool._manager, conn)
     return conn
@@ -171,21 +172,21 @@ cdef int tell_connected(PoolFacade pool, Entry ticket, double begun) except -1:
 
 
 cdef bint created_and_told(PoolFacade pool, Entry ticket, object conn, double begun) except -1:
-    # create() has returned to an acquire: takes the connection into the books, and tells.
+    # create() has returned to an acquire: enters the connection in the books, and reports it.
     cdef bint served = created(pool._core, ticket, conn, pool._core.now())
     tell_connected(pool, ticket, begun)
     return served
 
 
 cdef bint grown_and_told(PoolFacade pool, Entry ticket, object conn, double begun) except -1:
-    # The same for a connect of the pool's own.
+    # The same for a connect by the pool itself.
     cdef bint kept = grown(pool._core, ticket, conn, pool._core.now())
     tell_connected(pool, ticket, begun)
     return kept
 
 
 cdef int tell_connect_failed(PoolFacade pool, Entry ticket, object error, int level=DEBUG) except -1:
-    # create() has raised. An acquire's ticket is still its own, and is given back next.
+    # create() has raised. An acquire still has its ticket, and gives it back next.
     cdef double now = pool._core.now()
     cdef object endpoint = ticket.pool.endpoint
     if gcp_load_int(&ticket.pool.waiting):
@@ -197,8 +198,8 @@ cdef int tell_connect_failed(PoolFacade pool, Entry ticket, object error, int le
 
 
 cdef int tell_closed(PoolFacade pool, Entry e, double begun, object error, object limit=None) except -1:
-    # A connection is closed, and its slot is free. The error is what its dispose raised, or None. The limit is that of
-    # the dispose, in seconds.
+    # A connection is closed, and its slot is free. The error is the exception of its dispose, or None. The limit is
+    # that of the dispose, in seconds.
     cdef object reason = REASONS[<int>gcp_load_char(&e.reason)]
     cdef double duration = max(pool._core.now() - begun, 0.0)
     if not isinstance(error, Exception):        # any other is raised: its receiver logs it

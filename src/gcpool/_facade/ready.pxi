@@ -3,8 +3,8 @@ cdef class ReadyConnections:
     """The connections of a pool that need no check and no hook.
 
     ``ready[endpoint]`` takes one of them, and is ``ready`` itself if there is none. It is a subscription because after
-    a call the interpreter looks for signals: a handler that raised there would lose the connection. It does not look
-    after a subscription, nor from there to the end of a coroutine that returns what it took.
+    a call the interpreter checks for signals: a handler that raised there would lose the connection. It does not check
+    after a subscription, nor from there to the end of a coroutine that returns the connection.
     """
 
     def __getitem__(self, endpoint):

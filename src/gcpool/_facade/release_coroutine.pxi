@@ -1,11 +1,11 @@
 @cython.final
-@cython.no_gc_clear     # the coroutine inside still has to warn if nobody awaits it
+@cython.no_gc_clear     # the inner coroutine still has to warn if it is never awaited
 cdef class ReleaseCoroutine(ManagerCall):
-    """What ``release()`` returns if a hook is still to run. Other code takes it for a coroutine.
+    """The result of ``release()`` if a hook is still to run. To other code it is a coroutine.
 
-    A native coroutine is inside. Whatever ends that, this object releases the connection at the same moment. The inner
-    coroutine cannot: an exception thrown into it before its first step ends it without a line of it having run, and the
-    traceback keeps its frame, and everything that the frame holds, alive. When this object is freed, the inner
+    It wraps a native coroutine. Whatever ends that, this object releases the connection at the same moment. The inner
+    coroutine cannot: an exception thrown into it before its first step ends it before any of its lines has run, and the
+    traceback keeps its frame, and everything that the frame refers to, alive. When this object is freed, the inner
     coroutine ends first, because its frame refers to the lease, too.
     """
 
@@ -19,7 +19,8 @@ cdef class ReleaseCoroutine(ManagerCall):
 
     cdef int failed(self) except -1:
         # A signal handler may raise between any two lines of the facade's Python code. Then the connection that these
-        # lines were to release is still checked out, those they were to close are still doomed, and nobody else knows.
+        # lines had to release is still checked out, those that they had to close are still doomed, and nothing else
+        # refers to them.
         cdef Lease lease = self.lease
         cdef Entry e
         self.failure = None
@@ -54,9 +55,9 @@ cdef class ReleaseCoroutine(ManagerCall):
 
 @cython.final
 @cython.freelist(16)
-@cython.no_gc_clear     # it still has to warn if nobody awaits it
+@cython.no_gc_clear     # it still has to warn if it is never awaited
 cdef class Released:
-    """What ``release()`` returns if nothing is left to do. Other code takes it for a coroutine.
+    """The result of ``release()`` if nothing is left to do. To other code it is a coroutine.
 
     ``await`` ends at once. For everything else a native coroutine is made when it is first needed: making it costs more
     than the rest of a release.
@@ -105,7 +106,7 @@ cdef class Released:
 
 @cython.final
 cdef class NothingLeft:
-    """What leaving a context returns if there is nothing to wait for: a coroutine that is done. There is only one."""
+    """The result of leaving a context if there is nothing to wait for: a coroutine that is done. There is only one."""
 
     def __await__(self):
         return self

@@ -26,16 +26,17 @@ cdef class Signal:
             self.schedule_call(call)
         except BaseException:
             if self.loop.is_closed():
-                # The task will not run again. When its coroutine is finalised, that gives back what it was served.
+                # The task will not run again. When its coroutine is finalised, that gives back its connection.
                 return 0
-            # A signal handler raised inside call_soon(), before or after the call was scheduled. Twice does no harm.
+            # A signal handler raised inside call_soon(), before or after the call was scheduled. Scheduling it twice is
+            # harmless.
             self.schedule_call(call)
             raise
         return 0
 
     cdef int schedule_call(self, list call) except -1:
-        # A coroutine that is finalised in another thread gives back there what it holds. Only call_soon_threadsafe()
-        # wakes the loop then.
+        # A coroutine that is finalised in another thread gives back its connection there. Then only
+        # call_soon_threadsafe() wakes the loop.
         if running_loop_or_none() is self.loop:
             self.loop.call_soon(self._run, call, context=call[1])
         else:
@@ -69,7 +70,7 @@ cdef class Signal:
         return True
 
     def done(self):
-        """Whether the signal has rung, or was cancelled."""
+        """Whether the signal was set, or cancelled."""
         return self.rung
 
     def result(self):
@@ -96,7 +97,7 @@ cdef class Signal:
 
 
 def signal_in(loop not None):
-    """Make a signal for a task of an event loop, which ``load_asyncio()`` has been called for."""
+    """Make a signal for a task of an event loop, after ``load_asyncio()`` was called."""
     cdef Signal signal = Signal.__new__(Signal)
     signal.loop = loop
     return signal

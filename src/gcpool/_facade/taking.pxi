@@ -24,7 +24,7 @@ cdef Entry take_ready_of(PoolFacade pool, object endpoint):
 
 
 cdef int note_holder_or_release(PoolCore core, Entry e) except -1:
-    # For a connection that was just taken: its caller has no other guard.
+    # For a connection that was just acquired: its caller has no other guard.
     if gcp_likely(gcp_thread_mark() != NULL) and gcp_likely(not must_wake_leak_watch(core)):
         record_holder(core, e, FRAMES)
         return 0
@@ -94,7 +94,8 @@ cdef int release_now(AsyncPool pool, Entry e) except -1:
         return 0
     if not begin_release(core, e, ANY_LEASE):
         return 0
-    # From here on no other release succeeds. If the loop ends before it looks, the lease releases the connection.
+    # From here on no other release succeeds. If the loop ends before it does the rest, the lease releases the
+    # connection.
     lease_no = gcp_load_uint(&e.lease_no)
     lease = Lease.__new__(Lease)
     lease.pool = pool

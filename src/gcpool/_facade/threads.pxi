@@ -39,7 +39,7 @@ cdef class SyncPool(PoolFacade):
     def acquire(self, endpoint=..., timeout=None):
         """Take a connection out of the pool, or create one.
 
-        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if it is not given
+        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if not given
         :param timeout: seconds for the whole call: waiting, checking and connecting. 0 does not wait, not even for a
             close: it succeeds only if a connection is idle, or can be created at once. None uses the pool's
             ``acquire_timeout``.
@@ -69,11 +69,11 @@ cdef class SyncPool(PoolFacade):
         """Return a connection to the pool.
 
         :param conn: what :py:meth:`acquire` returned
-        :param endpoint: the endpoint that the connection was acquired for; if it is given, it is compared
+        :param endpoint: the endpoint that the connection was acquired for; if given, it is compared
         :raises ConnectionNotAcquired: when it is not in use, or belongs to another endpoint; nothing is changed then
-        :raises Exception: what the manager's ``on_release`` raises; the connection is returned all the same
+        :raises Exception: what the manager's ``on_release`` raises; the connection is returned anyway
 
-        As in generic-connection-pool, without a background collector this also closes connections that are due.
+        As in generic-connection-pool, without a background collector this also closes expired connections.
         """
         cdef void *core = <void *>self._core
         cdef double now = gcp_monotonic_coarse() if uses_system_clock(<PoolCore>core) else ask_clock(<PoolCore>core)
@@ -88,7 +88,7 @@ cdef class SyncPool(PoolFacade):
         Waiters come first. A connection whose check is due, or whose lifetime is over, is not taken, nor is any if the
         manager has an ``on_acquire``, or checks each connection (``check_interval=0``): then this always returns None.
 
-        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if it is not given
+        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if not given
         :return: a connection, to be returned with :py:meth:`release`, or None
         :raises ConnectionPoolClosedError: when the pool is closed
         :raises TypeError: when the endpoint is not hashable
@@ -97,10 +97,10 @@ cdef class SyncPool(PoolFacade):
         return None if e is None else e.conn_
 
     def discard(self, conn):
-        """Close a connection that was acquired, instead of returning it. It is closed when this returns.
+        """Close an acquired connection, instead of returning it. It is closed when this returns.
 
-        No hook is called. The endpoint's other connections are not suspected. Inside of ``with pool.connection()``, the
-        end of the block does nothing then.
+        No hook is called. The endpoint's other connections do not become suspect. Inside ``with pool.connection()``,
+        the end of the block then does nothing.
 
         :param conn: what :py:meth:`acquire` returned
         :raises ConnectionNotAcquired: when it is not in use; nothing is changed then
@@ -108,9 +108,9 @@ cdef class SyncPool(PoolFacade):
         discard_now(self, conn)
 
     def detach(self, conn):
-        """Keep a connection that was acquired: the pool forgets it and never closes it, and its slot is free at once.
+        """Keep an acquired connection: the pool forgets it and never closes it, and its slot is free at once.
 
-        No hook is called. Inside of ``with pool.connection()``, the end of the block does nothing then.
+        No hook is called. Inside ``with pool.connection()``, the end of the block then does nothing.
 
         :param conn: what :py:meth:`acquire` returned
         :raises ConnectionNotAcquired: when it is not in use, or ``close()`` has closed it; nothing is changed then
@@ -124,13 +124,13 @@ cdef class SyncPool(PoolFacade):
         """A context manager that acquires a connection and returns it; as a decorator, around each call.
 
         When the block raises, the manager's ``is_broken`` is asked whether the exception broke the connection. A broken
-        connection is closed. An error of ``is_broken`` is logged, and counts as a yes. Leaving raises what
+        connection is closed. An error of ``is_broken`` is logged, and counts as True. Leaving raises what
         :py:meth:`release` raises: ``ConnectionNotAcquired`` if the block has returned the connection itself, and what
         ``on_release`` raises.
 
-        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if it is not given
+        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if not given
         :param timeout: seconds that acquiring may take, as for :py:meth:`acquire`; entering raises what that raises
-        :param long: whether the block may take longer than ``leak_threshold``: then it is no leak
+        :param long: whether the block may take longer than ``leak_threshold``: then it is not a leak
         :raises TypeError: when ``timeout`` is not a number
         :raises ValueError: when ``timeout`` is negative or NaN
         """
@@ -144,8 +144,8 @@ cdef class SyncPool(PoolFacade):
         return context
 
     cdef Entry acquire_slowly(self, object endpoint, object timeout, Entry e):
-        # Compiled, because signal handlers run between the bytecodes of Python code and never in here. Whatever the
-        # Python parts raise, and however often, the waiter is cancelled, and what it holds is given back.
+        # Compiled, because signal handlers run between the bytecodes of Python code and never here. Whatever the Python
+        # parts raise, and however often, the waiter is cancelled, and what it holds is given back.
         cdef Waiter w
         cdef bint dead = False
         cdef bint ready
@@ -196,7 +196,7 @@ cdef class SyncPool(PoolFacade):
             raise
 
     cdef bint connect_at_once(self, Waiter w, object timeout) except -1:
-        # If the limits allow one more connection and nobody waits for a slot, connects without the steps of _serve()
+        # If the limits allow one more connection and no endpoint wants a slot, connects without the steps of _serve()
         # (arming, queueing, checking). False if nothing was done: _serve() is needed.
         if self._watches_outages or not request_ticket(self._core, w):
             return False
@@ -219,7 +219,7 @@ cdef class SyncPool(PoolFacade):
         # A release for which the manager is called: on_release, or dispose if the connection is broken.
         if not self._core.begin_release(e, lease_no):
             return 0
-        lease_no = gcp_load_uint(&e.lease_no)       # what the hook does later must not end another user's lease
+        lease_no = gcp_load_uint(&e.lease_no)       # later actions of the hook must not end another user's lease
         return self.finish_release(e, lease_no, False)
 
     cdef int release_after_error(self, Entry e, unsigned int lease_no, object exc) except -1:
@@ -273,7 +273,7 @@ cdef class SyncPool(PoolFacade):
                     dispose_due(self, read_clock(core))
                 return 0
             except BaseException as exc:
-                # Closes no connections that are due, as in generic-connection-pool.
+                # Closes no expired connections, as in generic-connection-pool.
                 self.release_unreset(e, lease_no, isinstance(exc, Exception))
                 dispose_doomed(self)
                 raise
@@ -283,7 +283,7 @@ cdef class SyncPool(PoolFacade):
         # For a worker: closes, creates or checks one connection, in this order. False if none may begin.
         cdef PoolCore core = self._core
         cdef Entry e
-        gcp_fence()     # as in begin_disposals(): this worker is not looking any more
+        gcp_fence()     # as in begin_disposals(): this worker is no longer looking
         e = take_close(core)
         if e is not None:
             dispose_entry(self, e, INFINITY, True)
@@ -331,7 +331,7 @@ cdef class SyncPool(PoolFacade):
             dispose_all(self, &self._core.doomed_for_worker, end)
 
     def _leave_doomed_to_workers(self):
-        # For a close() that was interrupted: workers close what it has doomed for itself.
+        # For an interrupted close(): workers close what it has doomed for itself.
         cdef Entry e = take_from(self._core, &self._core.doomed_for_caller)
         try:
             while e is not None:

@@ -1,7 +1,7 @@
 # How the pool for threads calls the manager's create() and check_aliveness(): for an acquire, and in a worker.
 
 cdef int create_for_pool(SyncPool pool, Entry ticket) except -1:
-    # Compiled, for the reason that create_within() has.
+    # Compiled, for the same reason as create_within().
     cdef double begun = pool._core.now()
     begin_create(ticket, begun)
     try:
@@ -9,11 +9,11 @@ cdef int create_for_pool(SyncPool pool, Entry ticket) except -1:
         grown_and_told(pool, ticket, conn, begun)
     except BaseException as exc:
         if gcp_load_char(&ticket.state) != CREATING:
-            raise       # it has succeeded, and the exception is that of a waiter that was to be notified
+            raise       # it has succeeded, and the exception is that of notifying a waiter
         try:
             pool._grow_failed(ticket, exc)
         finally:
-            # is_refusal(), or a copy of the error, may have raised what is no Exception.
+            # is_refusal(), or a copy of the error, may have raised a BaseException.
             pool._core.grow_cancelled(ticket, read_clock(pool._core))
     else:
         pool._tell_end_of_outage(ticket)
@@ -58,7 +58,7 @@ cdef int tell_slow_check(SyncPool pool, object endpoint, object limit, object er
 
 
 cdef int tell_dead(SyncPool pool, Entry e) except -1:
-    # A connection that a check has found dead is closed, and nobody waits for that.
+    # A connection that a check has found dead is closed, without a caller that waits for that.
     try:
         pool._manager.on_connection_dead(e.pool.endpoint, e.conn_)
     except Exception as exc:
@@ -81,7 +81,7 @@ cdef bint create_within(SyncPool pool, Waiter w, object timeout) except -1:
 
 
 cdef bint check_within(SyncPool pool, Waiter w, object timeout) except -1:
-    # Whether the connection that the waiter was served is alive. The timeout is what is left of the acquire's.
+    # Whether the connection that the waiter was served is alive. The timeout is the rest of the acquire's.
     cdef Entry e = w.served
     cdef bint alive
     limit = timeout

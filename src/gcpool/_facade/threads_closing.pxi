@@ -1,7 +1,7 @@
 # How the pool for threads closes connections: in the caller of a release, or in a worker.
 
 cdef int dispose_due(SyncPool pool, double now) except -1:
-    # What each release does about the connections that are due, and about the doomed ones.
+    # The part of each release that closes expired and doomed connections.
     try:
         pool.doom_due(now)
     finally:            # a signal handler may raise in doom_due(), while it starts the collector's thread
@@ -11,8 +11,8 @@ cdef int dispose_due(SyncPool pool, double now) except -1:
 
 
 cdef int dispose_doomed(SyncPool pool) except -1:
-    # The caller closes what its release has doomed, and what an interrupted release has left behind. The call of a
-    # worker is for an acquire that was interrupted before it called one.
+    # The caller closes what its release has doomed, and what an interrupted release has left behind. A worker is called
+    # for an acquire that was interrupted before it called one.
     try:
         dispose_all(pool, &pool._core.doomed_for_caller, INFINITY)
     finally:
@@ -21,7 +21,7 @@ cdef int dispose_doomed(SyncPool pool) except -1:
 
 
 cdef int dispose_all(SyncPool pool, Chain *doomed, double deadline) except -1:
-    # An acquire may be waiting for each of these slots: what one dispose raises must not keep the next from its close.
+    # An acquire may be waiting for each of these slots: an exception of one dispose must not prevent the next close.
     cdef Entry e
     cdef bint for_worker = doomed == &pool._core.doomed_for_worker
     failure = None
@@ -65,7 +65,7 @@ cdef int dispose_entry(SyncPool pool, Entry e, double deadline, bint by_worker) 
 
 
 cdef int begin_disposals(SyncPool pool, double deadline) except -1:
-    # Calls a worker to close what is doomed for workers, and to check what the pool is to check. If no thread can
+    # Calls a worker to close what is doomed for workers, and to do the checks by the pool. If no thread can
     # be started, the caller closes it, and is late by no more than close() would be: see LEAST_DISPOSE_TIME; and
     # the acquire that is served a connection checks it.
     cdef bint called
@@ -80,7 +80,7 @@ cdef int begin_disposals(SyncPool pool, double deadline) except -1:
     try:
         called = pool._workers.call()
     except BaseException as exc:
-        # A signal handler may have raised inside the call. No worker would learn what is doomed, so call once more.
+        # A signal handler may have raised inside the call. No worker would close what is doomed, so call once more.
         failure = exc
         try:
             called = pool._workers.call()
@@ -90,7 +90,7 @@ cdef int begin_disposals(SyncPool pool, double deadline) except -1:
         try:
             pool._core.give_up_checks(read_clock(pool._core))
             if creates_to_begin(pool._core):
-                pool._core.ask_workers()        # the waiters connect, unless a worker can be had by now
+                pool._core.ask_workers()        # the waiters connect, unless a worker is available now
         finally:
             dispose_all(pool, &pool._core.doomed_for_worker, deadline)
     if failure is not None:
@@ -99,8 +99,8 @@ cdef int begin_disposals(SyncPool pool, double deadline) except -1:
 
 
 cdef object try_keep_one_idle(SyncPool pool):
-    # Has a worker call expire_relief() in time, if no waiting acquire does. Returns what a signal handler raised here,
-    # or None: the caller first finishes its own work.
+    # Has a worker call expire_relief() in time, if no waiting acquire does. Returns the exception of a signal handler
+    # here, or None: the caller first finishes its own work.
     try:
         pool._workers.keep_one_for_timers()
     except BaseException as exc:

@@ -1,7 +1,7 @@
 cdef extern from *:
     """
-    /* THE CALLING THREAD, as a number that no other living thread has. Where it can be had in one instruction, as
-       CPython's _Py_ThreadId() does: entering a context takes some nanoseconds in all. */
+    /* THE CALLING THREAD, as a number that no other living thread has. Where possible in one instruction, as in
+       CPython's _Py_ThreadId(): entering a context takes some nanoseconds in all. */
     static inline size_t gcp_this_thread(void) {
         size_t id;
     #if defined(_MSC_VER) && defined(_M_X64)

@@ -5,14 +5,14 @@ def monotonic():
 
 # THE LAST DISPOSES of a close(timeout), in seconds (also of an acquire, where no thread can be started). When the
 # timeout has expired, each dispose still gets LEAST_DISPOSE_TIME. Several that hang would add up, so from 0.4 s (GRACE
-# less LEAST_DISPOSE_TIME) after that on, each gets HASTY_DISPOSE_TIME. Never 0: many managers take that for no limit.
+# less LEAST_DISPOSE_TIME) after that on, each gets HASTY_DISPOSE_TIME. Never 0: many managers treat that as no limit.
 cdef double LEAST_DISPOSE_TIME_ = 0.1
 cdef double GRACE_ = 0.5
 cdef double HASTY_DISPOSE_TIME = 0.001
 LEAST_DISPOSE_TIME = LEAST_DISPOSE_TIME_
 GRACE = GRACE_
 
-# How many connections of a pool are closed at the same time, at most. One at a time would not do: its close may hang.
+# Maximum number of connections of a pool that are closed at the same time. One is not enough: its close may hang.
 cdef int PARALLEL_DISPOSALS_ = 64
 PARALLEL_DISPOSALS = PARALLEL_DISPOSALS_
 
@@ -32,7 +32,7 @@ cpdef double dispose_time(double deadline, double now) noexcept:
 
 
 cpdef object checked_seconds(str name, object value):
-    """Check what a caller gave as a number of seconds. Returns it as a float or an int, which managers expect."""
+    """Check a caller's number of seconds. Returns it as a float or an int, which managers expect."""
     if not isinstance(value, (float, int)) or isinstance(value, bool):
         if isinstance(value, bool) or not isinstance(value, Real):
             raise TypeError(f'{name}={value!r}: expected seconds as a float, got {type(value).__name__}')
