@@ -47,8 +47,8 @@ async def main() -> None:
 
             await asyncio.gather(*(transfer(1) for _ in range(200)))
 
-            # What a block that raises has not committed is rolled back when the
-            # connection is returned.
+            # If a block raises, what it has not committed is rolled back when
+            # the connection is returned.
             with suppress(LookupError):
                 async with pool.connection(path) as conn:
                     await conn.execute("DELETE FROM account WHERE name = 'bob'")

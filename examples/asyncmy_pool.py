@@ -54,7 +54,7 @@ async def main() -> None:
 
         await asyncio.gather(*(insert(number) for number in range(100)))
 
-        # What a block that raises has not committed is rolled back when the
+        # If a block raises, what it has not committed is rolled back when the
         # connection is returned.
         with suppress(LookupError):
             async with (

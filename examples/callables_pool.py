@@ -1,4 +1,4 @@
-"""A pool made of functions: threads that share a few connections to an SQLite
+"""A pool made from functions: threads that share a few connections to an SQLite
 database.
 
 Needs nothing but Python: python examples/callables_pool.py

@@ -105,8 +105,8 @@ class StoreConnectionManager(BaseConnectionManager[Endpoint, Client]):
     def is_broken(
         self, endpoint: Endpoint, conn: Client, exc: BaseException
     ) -> bool:
-        """Tell whether a connection is unfit after a ``with`` block raised:
-        then the pool closes it.
+        """Return whether a connection is unfit after a ``with`` block raised:
+        if so, the pool closes it.
         """
         return not conn.in_step
 

@@ -1,5 +1,5 @@
-"""A connection that leaves its pool: after SUBSCRIBE the server only sends, and
-nobody else can use the connection.
+"""A connection that leaves its pool: after SUBSCRIBE the server only sends, so
+the connection cannot be reused.
 
 Starts its own server: python examples/detach_pool.py
 """
@@ -46,8 +46,8 @@ def main() -> None:
             with pool.connection(endpoint) as conn:
                 print('time:', ask(conn, 'TIME'))
                 conn.sendall(b'SUBSCRIBE\n')
-                # From here on the connection is ours: the end of the block does
-                # nothing with it.
+                # From here on the connection belongs to this function: the end
+                # of the block does nothing with it.
                 pool.detach(conn)
 
             # Its slot is free, although the connection is still open.

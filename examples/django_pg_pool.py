@@ -1,5 +1,5 @@
-"""Django on a pool of gcpool, here without a project: in one, DATABASES stands
-in the settings.
+"""Django on a pool of gcpool, here without a project: in a project, DATABASES
+is in the settings.
 
 Needs a server: pip install "gcpool[django]", then
 export GCPOOL_EXAMPLE_DSN=postgresql://user:password@localhost/database
@@ -39,7 +39,7 @@ class Number(models.Model):  # type: ignore[misc]
     number = models.IntegerField()
 
     class Meta:
-        """Which project it is of."""
+        """The application that the model belongs to."""
 
         app_label = 'gcpool_example'
 
@@ -49,7 +49,8 @@ def insert(number: int) -> None:
         with transaction.atomic():
             Number.objects.create(number=number)
     finally:
-        # Back to the pool. At the end of a request Django does this itself.
+        # Returns the connection. At the end of a request Django does this
+        # itself.
         connection.close()
 
 

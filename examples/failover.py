@@ -1,5 +1,5 @@
-"""After a failover: nobody is served until every connection to the old server
-is gone.
+"""After a failover: no acquire is served until every connection to the old
+server is closed.
 
 Needs nothing but gcpool: python examples/failover.py
 """
@@ -40,15 +40,15 @@ class ClusterManager(BaseConnectionManager[str, Connection]):
 async def fail_over(
     pool: ConnectionPool[str, Connection], manager: ClusterManager
 ) -> None:
-    """Move everybody to the new server."""
+    """Move all requests to the new server."""
     pool.suspend()
     try:
         await pool.drain('main')
         manager.primary = 'new server'
-        # Who has a connection gets time to finish.
+        # Requests that have a connection get time to finish.
         await pool.wait_idle(timeout=10.0)
     except PoolTimeout as exc:
-        print(f'going on all the same: {exc}')
+        print(f'continuing anyway: {exc}')
     finally:
         pool.resume()
 

@@ -1,5 +1,5 @@
-"""A FastAPI service that Prometheus scrapes and that a readiness probe asks:
-/metrics and /healthz take no connection.
+"""A FastAPI service for Prometheus and a readiness probe: /metrics and /healthz
+take no connection.
 
 Uses SQLite: pip install fastapi uvicorn "gcpool[aiosqlite,prometheus]", then
 GCPOOL_MONITOR=1 uvicorn --app-dir examples fastapi_metrics:app
@@ -26,8 +26,8 @@ DATABASE = os.environ.get('GCPOOL_EXAMPLE_DATABASE') or os.path.join(
     tempfile.gettempdir(), 'visits.db'
 )
 
-# All pools of the process, now and later. It reads them when /metrics is asked
-# for, and only then.
+# All pools of the process, now and later. It reads them only when /metrics is
+# requested.
 PoolCollector()
 
 
@@ -72,8 +72,8 @@ async def visit(name: str, request: Request) -> int:
 
 @app.get('/metrics')
 def metrics() -> Response:
-    """Answer Prometheus. Not a coroutine function: FastAPI runs it in a
-    thread, and requests go on meanwhile.
+    """Answer Prometheus. Not a coroutine function: FastAPI runs it in a thread,
+    and requests continue meanwhile.
     """
     return Response(
         generate_latest(), headers={'Content-Type': CONTENT_TYPE_LATEST}

@@ -76,7 +76,7 @@ async def unavailable(_request: Request, exc: Exception) -> JSONResponse:
     because the message names the server.
     """
     if isinstance(exc, UnknownEndpoint):
-        # A program fault: to try again would not help.
+        # A program error: retrying would not help.
         raise exc
     logger.warning('request refused: %s', exc)
     return JSONResponse(

@@ -1,5 +1,5 @@
-"""A worker that ends in order when it is told to: nobody new is served, and
-what is in use may be finished.
+"""A worker that shuts down in order: new requests are refused, and running ones
+may finish.
 
 Needs nothing but gcpool: python examples/graceful_shutdown.py
 """
@@ -30,7 +30,7 @@ def work(
 
 
 def main() -> None:
-    """Serve until the process is told to end."""
+    """Serve until the process is asked to end."""
     told_to_end = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: told_to_end.set())
 
@@ -41,7 +41,7 @@ def main() -> None:
         request.start()
         has_begun.wait()
 
-        # Here somebody stops the service.
+        # Here the service is stopped.
         os.kill(os.getpid(), signal.SIGTERM)
         told_to_end.wait()
         print('still in use:', pool.close(wait=False))

@@ -47,8 +47,8 @@ DATABASE = os.environ.get('GCPOOL_EXAMPLE_DATABASE') or os.path.join(
 )
 PERIOD = 5.0  # seconds between two copies
 
-# Without --preload each worker imports this module, so each has a pool and a
-# thread of its own.
+# Without --preload each worker imports this module, so each has its own pool
+# and thread.
 pool = ConnectionPool(
     SqliteConnectionManager(), name='numbers', max_size=4, acquire_timeout=5.0
 )
@@ -67,7 +67,7 @@ class Copy:
         self._lock = threading.Lock()
 
     def update(self) -> None:
-        """Copy the figures of now."""
+        """Copy the present figures."""
         with self._lock:
             for family in self._collector.collect():
                 for sample in family.samples:
@@ -96,7 +96,7 @@ class Copy:
             self._counters[name] = Counter(
                 name, family.documentation, [*sample.labels]
             )
-        # A counter can only be added to.
+        # A counter can only be increased.
         key = (name, *sample.labels.values())
         self._counters[name].labels(**sample.labels).inc(
             max(sample.value - self._counted.get(key, 0.0), 0.0)
@@ -131,7 +131,7 @@ def app(
     """Count a request, or answer Prometheus or a readiness probe."""
     path = environ['PATH_INFO']
     if path == '/metrics':
-        # This worker's figures are those of now, the others' at most PERIOD
+        # This worker's figures are current, those of the others at most PERIOD
         # seconds old.
         copy.update()
         registry = CollectorRegistry()

@@ -26,7 +26,7 @@ class ObservedConnectionManager(TcpSocketConnectionManager):
         self.events: Counter[str] = Counter()
         self.seconds_in_use = 0.0
         self._acquired_at: dict[socket.socket, float] = {}
-        # The pool calls the hooks from any thread, holding no lock of its own.
+        # The pool calls the hooks from any thread, while it holds no lock.
         self._lock = threading.Lock()
 
     def create(

@@ -42,7 +42,7 @@ def main() -> None:
             ]:
                 future.result()
 
-        # What a block that raises has not committed is rolled back when the
+        # If a block raises, what it has not committed is rolled back when the
         # connection is returned.
         with (
             suppress(LookupError),

@@ -53,7 +53,7 @@ def main() -> None:
             ]:
                 future.result()
 
-        # What a block that raises has not committed is rolled back when the
+        # If a block raises, what it has not committed is rolled back when the
         # connection is returned. Settings are reset then, too.
         with suppress(LookupError), pool.connection('primary') as conn:
             conn.read_only = False

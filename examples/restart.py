@@ -22,7 +22,7 @@ DOWN = 0.5  # seconds that the restart takes
 async def echo(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    """Be the server's side of a connection."""
+    """The server's side of a connection."""
     with contextlib.suppress(ConnectionError):
         while data := await reader.read(1024):
             writer.write(data)
@@ -53,7 +53,7 @@ class Server:
         self._clients.discard(writer)
 
     async def stop(self) -> None:
-        """Close all connections, and listen no more."""
+        """Close all connections, and stop listening."""
         assert self._server is not None
         self._server.close()
         for writer in list(self._clients):
@@ -66,8 +66,8 @@ async def alarm(
     endpoint: TcpStreamEndpoint,
     error: BaseException,
 ) -> None:
-    """Tell somebody that the server has been away for too long. A coroutine
-    function, so it may use the network.
+    """Report that the server has been down for too long. A coroutine function,
+    so it may use the network.
     """
     print(
         f'alarm: {endpoint[0]} is away, {type(error).__name__};'
@@ -76,8 +76,8 @@ async def alarm(
 
 
 async def main() -> None:
-    # The pool logs a warning when an outage begins, and how long it was when it
-    # is over.
+    # The pool logs a warning when an outage begins, and when it ends, how long
+    # it lasted.
     logging.basicConfig(level=logging.ERROR)
     server = Server()
     await server.start()
@@ -85,8 +85,8 @@ async def main() -> None:
     pool = ConnectionPool(
         TcpStreamConnectionManager(),
         max_size=4,
-        # How long a request waits for the server's return. reconnect_timeout is
-        # when the alarm goes off.
+        # How long a request waits for the server's return. The alarm goes off
+        # after reconnect_timeout.
         acquire_timeout=10.0,
         reconnect_timeout=DOWN / 2,
         reconnect_failed=alarm,
@@ -105,7 +105,8 @@ async def main() -> None:
     began = loop.time()
     requests = asyncio.gather(*map(ask, range(20)))
     await asyncio.sleep(DOWN)
-    # Whoever cannot wait for so long says so, and is told why.
+    # A request that cannot wait that long passes a timeout; the error has the
+    # cause.
     try:
         await pool.acquire(endpoint, timeout=0.05)
     except PoolTimeout as exc:

@@ -26,7 +26,7 @@ class Base(orm.DeclarativeBase):
 
 
 class Account(Base):
-    """Somebody's money."""
+    """An account with a balance."""
 
     __tablename__ = 'account'
 

@@ -44,7 +44,7 @@ def main() -> None:
             for future in [executor.submit(transfer, 1) for _ in range(200)]:
                 future.result()
 
-        # What a block that raises has not committed is rolled back when the
+        # If a block raises, what it has not committed is rolled back when the
         # connection is returned.
         with suppress(LookupError), pool.connection(path) as conn:
             conn.execute("DELETE FROM account WHERE name = 'bob'")

@@ -21,7 +21,7 @@ LOGIN = 0.1  # seconds
 
 
 class SlowLogin(TcpSocketConnectionManager):
-    """Connects, and takes its time for it, as a login over TLS would."""
+    """Connects slowly, as a login over TLS would."""
 
     def create(
         self, endpoint: TcpEndpoint, timeout: float | None = None
@@ -58,8 +58,8 @@ def main() -> None:
             server.server_address[1],
         )
 
-        # At the start: connect, and begin to serve when the connections are
-        # there. The cause of the error is why not.
+        # At the start: connect, and begin to serve when the connections exist.
+        # The cause of the error is the reason if they do not.
         pool.warm_up(main_server, 4)
         try:
             pool.wait(timeout=10.0)
@@ -73,8 +73,8 @@ def main() -> None:
                 sock.sendall(message)
                 return sock.recv(len(message), socket.MSG_WAITALL) == message
 
-        # A spike: it is served by what is there. Few connections are opened,
-        # and nobody waits for one of them.
+        # A spike: it is served by the existing connections. Few are opened, and
+        # no request waits for one of them.
         with ThreadPoolExecutor(max_workers=20) as executor:
             answers = list(executor.map(request, range(200)))
         print('right answers:', sum(answers))
@@ -83,7 +83,7 @@ def main() -> None:
             4 <= pool.get_stats()['created'] <= 20,
         )
 
-        # A lost connection is replaced, although nobody asks for one.
+        # A lost connection is replaced, although no request needs one.
         with pool.connection(main_server) as sock:
             sock.close()
         until = time.monotonic() + 10.0
