@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, now, before in zip(names, zip(*samples[0], strict=True), zip(*samples[1], strict=True), strict=True):
         figures = [
             Figure('cost, in that of the other version', ratios(now, before), goal=Goal('<=', 1.01)),
-            # What a busy machine disturbs least.
+            # The figure that a busy machine disturbs least.
             Figure('the same, by the fastest of all rounds', [min(now) / min(before)], goal=Goal('<=', 1.01)),
         ]
         results.append(Result(name, {'this': list(now), 'other': list(before)}, figures=figures))

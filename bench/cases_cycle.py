@@ -61,7 +61,7 @@ def tuple_endpoint(runtime: Runtime, settings: Settings) -> Result:
 
 
 def fresh_tuple_endpoint(runtime: Runtime, settings: Settings) -> Result:
-    """An ``(IPv4Address, port)`` that is created anew for each cycle."""
+    """An ``(IPv4Address, port)`` that is created for each cycle."""
     subjects = [cls(endpoint=TUPLE_ENDPOINT) for cls in runtime.subjects.ENDPOINT_POOLS]
     return _compare(runtime, settings, 'fresh_tuple_endpoint', subjects, lambda subject: subject.fresh_tuples)
 

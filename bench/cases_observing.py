@@ -1,4 +1,4 @@
-"""What it costs to see into a pool: recording who holds connections, and asking for statistics."""
+"""The cost of observing a pool: recording who holds connections, and reading statistics."""
 
 import _thread
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A pool with every feature on: what a cycle costs, and how often it wakes up when nobody uses it."""
+"""A pool with every feature on: what a cycle costs, and how often an unused pool wakes up."""
 
 import asyncio
 import threading
@@ -37,7 +37,7 @@ EVERYTHING: dict[str, Any] = {
     'max_uses': 2_000_000_000,
 }
 
-#: Seconds after which the pool's threads have ended that have found nothing to do.
+#: Seconds after which idle threads of the pool have ended.
 _SETTLED_AFTER = 11.0
 
 _ON = 'gcpool, everything on'
@@ -88,7 +88,7 @@ def everything_on(runtime: Runtime, settings: Settings) -> Result:
                 run = runtime.timed(getattr(subject, kind))
                 created[subject] = warm_up(subject, run)
                 runs[f'{subject.name}: {kind}'] = run, calibrate(run, settings.loop_ns)
-            # Twice as many rounds as other cases have: what is looked for is small.
+            # Twice as many rounds as in other cases, because the difference is small.
             samples = interleave(runs, 2 * settings.rounds)
             for subject in present:
                 check_reuse(subject, created[subject])
@@ -105,7 +105,7 @@ def at_rest(runtime: Runtime, settings: Settings) -> Result:
     """Use the pool, leave it alone, and count what wakes up."""
     result = Result(f'{runtime.name}: at_rest', unit='wake-ups')
     if runtime.name == 'threads' and not Path('/proc/self/task').exists():
-        result.missing['gcpool'] = 'this system does not tell how often a thread has slept'
+        result.missing['gcpool'] = 'this system does not report how often a thread has slept'
         return result
     with opened(runtime, [_everything(runtime)], result) as present:
         for subject in present:
@@ -130,7 +130,7 @@ def _wakeups_of_threads(seconds: float) -> int:
 
 
 def _sleeps() -> dict[int, int]:
-    """How often each thread of a pool has waited for something: after each time but the last it woke up."""
+    """How often each thread of a pool has waited for something: after each time except the last it woke up."""
     found = {}
     for thread in threading.enumerate():
         if thread.name.startswith('gcpool-'):

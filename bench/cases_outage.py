@@ -1,4 +1,4 @@
-"""An outage: many acquires wait for a server that is away."""
+"""An outage: many acquires wait for a server that is down."""
 
 import asyncio
 import threading
@@ -32,7 +32,7 @@ class _Server:
         self.is_up = False
         self.returned_at = 0.0
         self.attempts = 0
-        #: the most attempts at a time after the first one has failed: until then nobody knows of the outage
+        #: maximum number of simultaneous attempts after the first failure, which begins the outage
         self.most = 0
         self._has_failed = False
         self._current = 0

@@ -105,9 +105,9 @@ class Tenants:
 def two_tenants(runtime: Runtime, settings: Settings) -> Result:
     """Two endpoints share 10 connections. Threads and tasks are served alike: the core is simulated.
 
-    60 clients of the one hold each connection for 0.5 s, all at the same time or one after the other. One client of the
-    other comes every now and then: how long does it wait at most? Then both have 20 clients: how many connects do they
-    cost each other?
+    60 clients of one endpoint hold each connection for 0.5 s, all at the same time or one after the other. One client
+    of the other endpoint comes now and then: how long does it wait at most? Then both have 20 clients: how many
+    connects do they cost each other?
     """
     result = Result(f'{runtime.name}: two_tenants', unit='s')
     for name, spread in (('at once', 0.0), ('one after the other', 0.05)):

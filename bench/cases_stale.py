@@ -25,7 +25,7 @@ _TIMEOUT = 60.0
 #: milliseconds
 _GOAL = Goal('<=', 100)
 
-#: how a stale connection shows that it is one -> the words for it
+#: kind of stale connection -> its description
 _KINDS = {'closed': 'that fail their check at once', 'silent': 'that do not answer'}
 
 

@@ -40,12 +40,12 @@ _MIXTURES = [
 
 _EPILOG = """
 what the pool does besides acquire and release:
-  -k two_tenants                      who waits how long at the total limit
-  -k hot_endpoint                     how often one endpoint among many is connected to again
+  -k two_tenants                      how long acquires wait at the total limit
+  -k hot_endpoint                     how often the pool reconnects to one endpoint among many
   -k everything_on                    a cycle with every feature on, against every feature off
   -k outage                           64 waiters through an outage of 30 s
   -k stale                            the first acquire beside up to five stale connections
-  -k at_rest                          wake-ups in a minute of a pool that nobody uses
+  -k at_rest                          wake-ups in a minute of an unused pool
   python -m bench.before DIRECTORY    a cycle, against another version of gcpool
   python -m bench.servers -k spike    50 requests at once on 5 connections, where connecting is slow
 """

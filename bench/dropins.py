@@ -1,4 +1,4 @@
-"""Compare gcpool's pools in the place of psycopg_pool's and SQLAlchemy's with these: ``python -m bench.dropins``.
+"""Compare gcpool's drop-ins for psycopg_pool and SQLAlchemy's pool with the originals: ``python -m bench.dropins``.
 
 A private PostgreSQL server runs on loopback, started from the installed programs and stopped at the end.
 """
@@ -26,7 +26,7 @@ from .settings import Settings
 OWN, ORIGINAL = 'gcpool.psycopg_pool', 'psycopg_pool'
 OWN_QUEUE, QUEUE = servers_threads.SqlAlchemyDropIn.name, servers_threads.SqlAlchemy.name
 
-#: how many pools the memory of one is measured by
+#: number of pools from which the memory of one is measured
 POOLS = 20
 MOST_STALE = 5
 #: seconds
@@ -145,7 +145,7 @@ def stale_connections(runtime: Runtime, settings: Settings, servers: Servers) ->
 
 
 def _end_all(conninfo: str) -> None:
-    # Of the pool of this moment, and of nobody else: the server is private. Waits until each is gone.
+    # Only the measured pool has connections: the server is private. Waits until each has ended.
     with _connect(conninfo) as other:
         other.execute(
             'SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity '
@@ -237,7 +237,7 @@ def checkout(runtime: Runtime, subjects: Any, settings: Settings, servers: Serve
 
 
 def _timed(runtime: Runtime, cycle: Callable[[int], Any]) -> Timed:
-    # Of the processor: nothing is waited for, and other programs' turns are not to count.
+    # Processor time: the cycle waits for nothing, and other programs must not count.
     def run(number: int) -> int:
         began = time.thread_time_ns()
         cycle(number)

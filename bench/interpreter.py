@@ -1,4 +1,4 @@
-"""Which CPython the benchmarks run on: the newest installed one, whichever was used to start them."""
+"""Which CPython the benchmarks run on: the newest installed one, regardless of the one that started them."""
 
 import argparse
 import functools
@@ -46,7 +46,7 @@ class Interpreter:
 
 
 def ask(path: str | Path) -> Interpreter | None:
-    """Ask an interpreter what it is; None if it does not answer."""
+    """Ask an interpreter to describe itself; None if it does not answer."""
     try:
         answer = subprocess.run([path, '-I', '-c', _ASK], capture_output=True, text=True, check=True, timeout=60).stdout
         found = json.loads(answer)
@@ -82,18 +82,16 @@ def describe() -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that choose an interpreter."""
     where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        '--here', action='store_true', help='run on this Python, not on the newest CPython that is there'
-    )
+    where.add_argument('--here', action='store_true', help='run on this Python, not on the newest installed CPython')
     where.add_argument('--python', metavar='PATH', help='run on that Python')
 
 
 def run_elsewhere(options: argparse.Namespace, module: str, arguments: Sequence[str]) -> int | None:
-    """Run a module on the interpreter that was asked for, or else on the newest, if that is not this one.
+    """Run a module on the requested interpreter, or else on the newest, unless that is this one.
 
     :param options: the result of the parser of :py:func:`add_arguments`
     :param arguments: the arguments of the command line
-    :return: the exit status; None if the module is to run here
+    :return: the exit status; None if the module must run here
     """
     if options.here or options.list:
         return None

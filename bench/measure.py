@@ -29,7 +29,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table: a number that can be compared between machines, one value a round."""
+    """One line of the table: a number that can be compared between machines, one value per round."""
 
     text: str
     values: Sequence[float]
@@ -63,8 +63,8 @@ def interleave(runs: Mapping[str, tuple[Timed, int]], rounds: int) -> dict[str, 
     """Run everything in turns.
 
     :param runs: name -> what to run and its number of repetitions
-    :param rounds: how many turns each gets; who begins changes with every round
-    :return: name -> nanoseconds of one repetition, one value a round
+    :param rounds: how many turns each gets; the order changes with every round
+    :return: name -> nanoseconds of one repetition, one value per round
     """
     samples: dict[str, list[float]] = {name: [] for name in runs}
     names = list(runs)

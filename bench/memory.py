@@ -1,4 +1,4 @@
-"""Measure one pool's memory, in a process of its own: ``python -m bench.memory RUNTIME POOL ENDPOINTS MEASURE``.
+"""Measure one pool's memory, in a separate process: ``python -m bench.memory RUNTIME POOL ENDPOINTS MEASURE``.
 
 Prints a JSON object: the bytes of an endpoint, or why it could not be measured.
 """

@@ -45,6 +45,6 @@ def save(figure: Any, stem: Path, dpi: int) -> list[Path]:
 
 
 def follow_theme(svg: str) -> str:
-    """Take the white ground out of a chart of matplotlib's, and have its ink be light on a dark page."""
+    """Remove the white background of a matplotlib chart, and make its ink light on a dark page."""
     start = svg.index('>', svg.index('<svg')) + 1
     return svg[:start] + _STYLE.rstrip() + svg[start:].replace('fill: #ffffff', 'fill: none')

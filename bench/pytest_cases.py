@@ -52,7 +52,7 @@ def measure_visit(benchmark: Any, runtime: Runtime, subject: Any) -> None:
     """Measure cycles at as many endpoints as there are cycles, out of many more."""
     endpoints = make_endpoints(_ENDPOINTS)
     runtime.call(subject.visit, endpoints)
-    # A prime stride visits every endpoint, in no order that a cache would like.
+    # A prime stride visits every endpoint, in an order that does not help a cache.
     order = itertools.cycle([endpoints[index * 7919 % _ENDPOINTS] for index in range(_ENDPOINTS)])
     benchmark.extra_info.update(cycles=CYCLES, endpoints=_ENDPOINTS)
     benchmark(lambda: runtime.call(subject.visit, itertools.islice(order, CYCLES)))

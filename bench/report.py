@@ -122,7 +122,7 @@ def _draw_cycles(axes: Any, runtime: str, by_case: dict[str, Result]) -> None:
 
 
 def _draw_contention(axes: Any, ending: str, title: str, by_case: dict[str, Result]) -> None:
-    """Two bars a pool, one for each mixture of threads and connections."""
+    """Two bars per pool, one for each mixture of threads and connections."""
     names: list[str] = []
     for place, mixture in enumerate(('32 on 8', '100 on 10')):
         result = by_case[f'threads: contention, {mixture}, hold 1 ms']

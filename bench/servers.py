@@ -53,8 +53,8 @@ class Peer:
     """What gcpool is compared with in a case: goals for its throughput and its 99th percentile, relative to the
     other's.
 
-    :ivar in_turn: whether it serves waiters in turn. If not, hardly any worker that is served has waited, some are not
-        served at all, and its percentiles say nothing.
+    :ivar in_turn: whether it serves waiters in turn. If not, hardly any served worker has waited, some are not served
+        at all, and its percentiles mean nothing.
     """
 
     name: str

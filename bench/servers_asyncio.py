@@ -52,7 +52,7 @@ class EndpointPool(Subject):
     package: ClassVar[str]
 
     def __init__(self, make_manager: Callable[[], Any], note: str = '', **options: Any) -> None:
-        """:param make_manager: makes a manager of gcpool's
+        """:param make_manager: makes a manager of gcpool
         :param note: what that does with a connection
         :param options: parameters of the pool
         """
@@ -201,7 +201,7 @@ class DropIn(PsycopgPool):
 
 
 class RedisPool(Subject):
-    """redis.asyncio.ConnectionPool, which never waits: every task has a connection of its own."""
+    """redis.asyncio.ConnectionPool, which never waits: every task has its own connection."""
 
     name = 'redis ConnectionPool (as many as tasks)'
     note = 'looks for unread data; nothing at the return'

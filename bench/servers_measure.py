@@ -36,7 +36,7 @@ class Load:
     elapsed: int
     #: how often each worker was served
     served: Sequence[int]
-    #: nanoseconds that each acquire took, one list a worker
+    #: nanoseconds that each acquire took, one list per worker
     waits: Sequence[Sequence[int]]
     #: connections that were opened meanwhile
     opened: int = 0
@@ -50,7 +50,7 @@ class Load:
 
     @property
     def throughput(self) -> float:
-        """Requests a second."""
+        """Requests per second."""
         return sum(self.served) * 1e9 / self.elapsed
 
     @property
@@ -60,7 +60,7 @@ class Load:
 
     @property
     def wait_99(self) -> float:
-        """Milliseconds, of which 99 of 100 waits took no more."""
+        """Milliseconds that 99 of 100 waits do not exceed."""
         return percentile(self.all_waits, 99) / 1e6
 
     @property
@@ -127,7 +127,7 @@ class LoadResult(Result):
         return self.loads[name]
 
     def values(self, subject: str, measure: Measure) -> list[float]:
-        """One value a round."""
+        """One value per round."""
         return [measure.of(load) for load in self.loads[subject]]
 
     def with_absolute(self) -> Result:

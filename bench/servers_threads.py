@@ -57,7 +57,7 @@ class EndpointPool(Subject):
     package: ClassVar[str]
 
     def __init__(self, make_manager: Callable[[], Any], note: str = '', **options: Any) -> None:
-        """:param make_manager: makes a manager of gcpool's
+        """:param make_manager: makes a manager of gcpool
         :param note: what that does with a connection
         :param options: parameters of the pool
         """
@@ -205,7 +205,7 @@ class NoPool(Subject):
     bounded = False
 
     def __init__(self, connect: Callable[[], Any], threads: int) -> None:
-        """:param threads: how many there are at a time; the connections are made before"""
+        """:param threads: how many there are at the same time; the connections are made before"""
         super().__init__()
         self._connect = connect
         self._threads = threads
@@ -247,7 +247,7 @@ class DropIn(PsycopgPool):
 
 
 class RedisPool(Subject):
-    """redis.ConnectionPool, which never waits: every thread has a connection of its own."""
+    """redis.ConnectionPool, which never waits: every thread has its own connection."""
 
     name = 'redis ConnectionPool (as many as threads)'
     note = 'looks at the socket; nothing at the return'

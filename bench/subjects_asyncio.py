@@ -225,7 +225,7 @@ class LifoQueue(Subject):
 class AsyncPg(Subject):
     """asyncpg.create_pool().
 
-    Its pool takes nothing but real ``asyncpg.Connection`` objects. Here they are real ones, made by the pool's own
+    Its pool accepts only real ``asyncpg.Connection`` objects. Here they are real ones, made by the pool's own
     ``connect`` parameter on a protocol that is not connected to anything: the protocol is the only thing faked. The
     query that a release sends to reset the session is switched off by ``get_reset_query``, the method that asyncpg
     documents for this, since it would be a round trip; the rest of the reset runs.
@@ -363,7 +363,7 @@ class PsycopgPool(Subject):
 
 
 class AsyncioConnectionPool(Subject):
-    """asyncio_connection_pool.ConnectionPool, which has no other way than its context manager.
+    """asyncio_connection_pool.ConnectionPool, which has only a context manager.
 
     Faked: the connection, by the pool's own ``strategy``.
     """
@@ -397,10 +397,10 @@ class AsyncioConnectionPool(Subject):
 
 
 class AioSqlitePool(Subject):
-    """aiosqlitepool.SQLiteConnectionPool, which has no other way than its context manager.
+    """aiosqlitepool.SQLiteConnectionPool, which has only a context manager.
 
     Faked: the connection, by the pool's own ``connection_factory``. The pool sends "SELECT 1" before and a rollback
-    after each use and offers no way to do without; both return at once here.
+    after each use and offers no way to omit them; both return at once here.
     """
 
     name = 'aiosqlitepool'

@@ -1,4 +1,4 @@
-"""The benchmarks of the pools for asyncio, one function a case: ``pytest bench``."""
+"""The benchmarks of the pools for asyncio, one function per case: ``pytest bench``."""
 
 from typing import Any
 
