@@ -21,7 +21,7 @@ class Connection:
 
 
 class ClusterManager(BaseConnectionManager[str, Connection]):
-    """Connects to whichever server is the primary now."""
+    """Connects to the current primary."""
 
     def __init__(self) -> None:
         self.primary = 'old server'

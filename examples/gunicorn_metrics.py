@@ -1,4 +1,4 @@
-"""Metrics of several gunicorn workers, whichever of them Prometheus reaches.
+"""Metrics of several gunicorn workers, no matter which one Prometheus reaches.
 
 In prometheus_client's multiprocess mode each worker writes its figures into
 files, and any worker adds them up. That mode leaves custom collectors out,

@@ -54,7 +54,7 @@ class Waits(dict[Any, Waiter]):
         self._may_log_at = [-math.inf]
 
     def watch(self, loop: 'asyncio.AbstractEventLoop', waiter: Waiter, deadline: float) -> None:
-        """Have the timer look at the time when the wait that begins now in this event loop becomes a long one.
+        """Have the timer look when the wait that begins now in this event loop becomes a long one.
 
         :param deadline: when the wait ends at the latest
         """

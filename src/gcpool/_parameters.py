@@ -303,7 +303,7 @@ def check_reconnecting(
 
 
 def check_pin(size: object, min_size: int, max_size: int, max_lifetime: float) -> int:
-    """Check the size that an endpoint is to be warmed up to. None means ``min_size``."""
+    """Check the size for warming up an endpoint. None means ``min_size``."""
     if size is None:
         if not min_size:
             raise ValueError('size=None: expected a number of connections, because the pool has no min_size')

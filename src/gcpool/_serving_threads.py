@@ -97,7 +97,7 @@ class SyncServing(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Connec
         return queued
 
     def _wait_until_closed(self, entry: Entry, deadline: float | None = None, timeout: float | None = None) -> None:
-        """Wait until the connection of an entry is closed, by whichever task or thread."""
+        """Wait until the connection of an entry is closed, by any task or thread."""
         core = self._core
         watcher = Waiter(None)
         signal = self._arm(watcher)

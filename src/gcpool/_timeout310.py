@@ -12,8 +12,8 @@ class timeout_scope:  # noqa: N801 - it stands for asyncio.timeout
     """Cancels the task inside after some seconds and turns that cancellation into a TimeoutError.
 
     Later Pythons count the cancellations of a task, by which a scope knows whether other code cancelled it, too.
-    This scope counts itself: while it is entered, it replaces the task's ``cancel``. (The exception would not tell: of
-    two cancellations in one turn of the loop only one arrives, and through another task its message is lost.)
+    This scope counts itself: while it is entered, it replaces the task's ``cancel``. (The exception would not show
+    that: of two cancellations in one turn of the loop only one arrives, and through another task its message is lost.)
 
     :param delay: seconds, None for no limit yet
     """

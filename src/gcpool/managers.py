@@ -1,4 +1,4 @@
-"""Connection managers: they tell a pool how to handle one kind of connection.
+"""Connection managers: each handles one kind of connection for a pool.
 
 A manager creates, checks and closes connections, and its hooks are called when something happens to them. It holds no
 pool state and may serve several pools. Only ``create`` and ``dispose`` are required. A hook that is not overridden
@@ -155,7 +155,7 @@ class SyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
         """
 
     def on_release(self, endpoint: EndpointT, conn: ConnectionT) -> object:
-        """Called when a connection is returned. If it raises, the connection becomes idle all the same.
+        """Called when a connection is returned. If it raises, the connection becomes idle anyway.
 
         :param endpoint: the connection's endpoint
         :param conn: the connection
@@ -217,7 +217,7 @@ class AsyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
     async def dispose(self, endpoint: EndpointT, conn: ConnectionT) -> None:
         """Close ``conn``. Called exactly once for each connection that ``create`` returned.
 
-        Runs in a task of its own, so that a cancelled caller leaves no connection half-closed. That task is cancelled
+        Runs in a separate task, so that a cancelled caller leaves no connection half-closed. That task is cancelled
         when the pool's ``dispose_timeout`` expires.
 
         :param endpoint: the connection's endpoint
@@ -303,7 +303,7 @@ class AsyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
         """
 
     async def on_release(self, endpoint: EndpointT, conn: ConnectionT) -> object:
-        """Called when a connection is returned. If it raises, the connection becomes idle all the same.
+        """Called when a connection is returned. If it raises, the connection becomes idle anyway.
 
         :param endpoint: the connection's endpoint
         :param conn: the connection

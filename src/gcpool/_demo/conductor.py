@@ -153,7 +153,7 @@ class Demo:
         )
 
     def _conduct(self, phase: workload.ThreadsPhase | workload.TasksPhase) -> None:
-        """Watch the phase until its time is over; kill the server half-way, and start it again."""
+        """Watch the phase until it ends; kill the server half-way, and start it again."""
         settings = self._settings
         line = self._report.progress(phase.name, settings.seconds)
         course = figures.Course(phase.name)

@@ -1,4 +1,4 @@
-"""An echo server in a process of its own: what runs in that process, and the handle that starts, kills and counts it.
+"""An echo server in a separate process: what runs in that process, and the handle that starts, kills and counts it.
 
 The process runs this file by its path and imports nothing but the standard library, so it starts quickly and does not
 depend on how the parent found the package.

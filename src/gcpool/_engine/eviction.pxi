@@ -5,7 +5,7 @@
 #
 # The order by last use is a second heap over the entries of the expiry queue, as lazy as that: a key is never later
 # than the last use, and an entry whose key comes up is put back under its true one. An entry is in both heaps or in
-# none, so the hot path needs no test of its own (keep_if_simple). The heap is made when an eviction first needs it,
+# none, so the hot path needs no additional test (keep_if_simple). The heap is made when an eviction first needs it,
 # because it takes memory that a pool below its limit does not need: each connection then existing is visited once.
 # Where there is no memory for it, the deadlines decide.
 

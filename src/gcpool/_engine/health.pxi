@@ -1,6 +1,6 @@
-# SUSPECTS. One dead connection says something about the endpoint's others: those that were not seen alive since are
-# suspect, and are checked before they are served. No list is walked for that: EndpointPool.distrust_count goes up, and
-# an entry is suspect while its verified_at differs from that.
+# SUSPECTS. One dead connection casts doubt on the endpoint's others: those that were not seen alive since are suspect,
+# and are checked before they are served. No list is walked for that: EndpointPool.distrust_count goes up, and an entry
+# is suspect while its verified_at differs from that.
 
 cdef inline Entry entry_held_by(Waiter w):
     # The entry that a waiter holds. RuntimeError if it holds none: Python code can make a waiter itself.

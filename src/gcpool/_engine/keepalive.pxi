@@ -17,7 +17,7 @@ cdef double KEEPALIVE_PUT_OFF = 0.05
 @cython.final
 @cython.no_gc_clear
 cdef class CheckTimer(HeapMember):
-    """When the connection of an entry is to be checked."""
+    """When the connection of an entry must be checked."""
 
 
 cdef CheckTimer new_check_timer(PoolCore core, Entry ticket):
@@ -130,7 +130,7 @@ cdef int begin_due_checks(PoolCore core, double now) except -1:
 
 
 cdef double next_check(PoolCore core) noexcept:
-    # When begin_due_checks() is to be called next. The core assumes that the worker then wakes by itself.
+    # When begin_due_checks() must be called next. The core assumes that the worker then wakes by itself.
     cdef Heap *timers = &core.checks.timers
     cdef CheckTimer timer
     cdef EndpointPool ep

@@ -8,7 +8,7 @@
 # connects up to a minimum.
 #
 # An error that no server has caused, such as an endpoint that the manager does not know, is hopeless: a waiter gets it
-# at once. There is no outage then, unless a minimum is to be reached: only that waits for the pauses.
+# at once. There is no outage then, unless a minimum must be reached: only that waits for the pauses.
 
 cdef enum:              # Growth.state
     UP

@@ -257,7 +257,7 @@ cdef class PoolCore:
         return begin_due_checks(self, now)
 
     def next_check(self):
-        """When :py:meth:`begin_due_checks` is to be called, or None if nothing will be due."""
+        """When :py:meth:`begin_due_checks` must be called, or None if nothing will be due."""
         return none_if_endless(next_check(self), INFINITY)
 
     cpdef Entry take_check(self):
@@ -412,7 +412,7 @@ cdef class PoolCore:
         return read_with_core_lock(self, relief_ends_at)
 
     cpdef double next_timer(self) noexcept:
-        """When :py:meth:`run_timers` is to be called: a close stops counting then, or an attempt to connect is due.
+        """When :py:meth:`run_timers` must be called: a close stops counting then, or an attempt to connect is due.
 
         inf if nothing will be due.
         """

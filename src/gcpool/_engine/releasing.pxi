@@ -156,7 +156,8 @@ cdef inline bint release_if_simple(PoolCore core, object conn, object endpoint, 
 
 cdef inline bint release_fast(PoolCore core, Entry e, double now, unsigned int lease_no) except -1:
     # The releases that need only the lock of the entry's endpoint pool. False if nothing was done: the caller calls
-    # release_with_core_lock() then. The lease number says which acquire this ends: it never ends another user's.
+    # release_with_core_lock() then. The lease number identifies the acquire that this ends: it never ends another
+    # user's.
     cdef void *ep = <void *>e.pool      # lives as long as the entry: no reference is taken
     return release_fast_to(core, <EndpointPool>ep, e, now, lease_no)
 

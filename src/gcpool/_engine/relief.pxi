@@ -1,6 +1,6 @@
 # RELIEF. At the total cap a waiter of endpoint A gets a slot only when a connection of another endpoint is closed.
 # dispatch() starts one such close per endpoint that wants a slot, not one per waiter: each finished close calls it
-# again. Closes already under way count, by whichever caller, but for 1 to 2 s only (RELIEF_TIME), because a dispose
+# again. Closes already under way count, by any caller, but for 1 to 2 s only (RELIEF_TIME), because a dispose
 # can hang. Example: A wants a slot, B's first close hangs. Within 2 s dispatch() closes a second idle connection of B.
 #
 # A call that dooms first passes the time to advance_relief(). Otherwise a close that begins now would belong to the

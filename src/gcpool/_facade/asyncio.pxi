@@ -65,16 +65,15 @@ cdef class AsyncPool(PoolFacade):
 
     @cython.binding(True)
     def release(self, conn, endpoint=...):
-        """Return a connection to the pool. The call itself does that, even if the coroutine that it returns is never
-        awaited.
+        """Return a connection to the pool. The call itself does that, whatever becomes of the coroutine it returns.
 
         :param conn: what :py:meth:`acquire` returned
-        :param endpoint: the endpoint that the connection was acquired for; if given, it is compared
+        :param endpoint: the endpoint that the connection was acquired for; if it is given, it is compared
         :raises ConnectionNotAcquired: when it is not in use, or belongs to another endpoint; nothing is changed then
         :raises EventLoopMismatch: when the pool belongs to another event loop
-        :raises Exception: what the manager's ``on_release`` raises; the connection is returned anyway
+        :raises Exception: what the manager's ``on_release`` raises; the connection is returned all the same
 
-        As in generic-connection-pool, without a background collector this also closes expired connections.
+        As in generic-connection-pool, without a background collector this also closes connections that are due.
         """
         cdef Entry e = find_acquired_by_identity(self._core, conn, endpoint)
         # Release now, and not at the coroutine's first step, which may never come. The coroutine may be dropped, or its
@@ -87,13 +86,13 @@ cdef class AsyncPool(PoolFacade):
     def release_nowait(self, conn, endpoint=...):
         """Return a connection to the pool from code that cannot await: a finaliser, a callback, another thread.
 
-        After this call the connection is returned, or is being returned: a second release raises. ``on_release`` runs
-        in a task of the pool, in an empty context; what it raises is logged. From another thread, the pool's event loop
-        does the rest. If the loop no longer runs, so that no hook can be awaited, the connection is returned without
+        After this call the connection is returned, or is on its way: a second release raises. ``on_release`` runs in a
+        task of the pool, in an empty context; what it raises is logged. From another thread, the pool's event loop does
+        the rest. If that no longer runs, so that no hook can be awaited, the connection is returned without
         ``on_release``: it is checked before it is served, or closed if the manager has no check.
 
         :param conn: what :py:meth:`acquire` returned
-        :param endpoint: the endpoint that the connection was acquired for; if given, it is compared
+        :param endpoint: the endpoint that the connection was acquired for; if it is given, it is compared
         :raises ConnectionNotAcquired: when it is not in use, or belongs to another endpoint; nothing is changed then
         """
         cdef Entry e
@@ -111,7 +110,7 @@ cdef class AsyncPool(PoolFacade):
         Waiters come first. A connection whose check is due, or whose lifetime is over, is not taken, nor is any if the
         manager has an ``on_acquire``, or checks each connection (``check_interval=0``): then this always returns None.
 
-        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if not given
+        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if it is not given
         :return: a connection, to be returned with :py:meth:`release`, or None
         :raises ConnectionPoolClosedError: when the pool is closed
         :raises EventLoopMismatch: when the pool belongs to another event loop
@@ -124,11 +123,11 @@ cdef class AsyncPool(PoolFacade):
 
     @cython.binding(True)
     def discard(self, conn):
-        """Close an acquired connection, instead of returning it. The call itself takes it out of the pool.
+        """Close a connection that was acquired, instead of returning it. The call itself takes it out of the pool.
 
-        Awaiting waits until the connection is closed; if that is cancelled, the close continues. No hook is called. The
-        endpoint's other connections do not become suspect. Inside ``async with pool.connection()``, the end of the
-        block then does nothing.
+        Awaiting waits until the connection is closed; if that is cancelled, the close goes on. No hook is called. The
+        endpoint's other connections are not suspected. Inside of ``async with pool.connection()``, the end of the block
+        does nothing then.
 
         :param conn: what :py:meth:`acquire` returned
         :raises ConnectionNotAcquired: when it is not in use; nothing is changed then
@@ -148,10 +147,10 @@ cdef class AsyncPool(PoolFacade):
         return self._core.discard(e, read_clock(self._core), True)
 
     def detach(self, conn):
-        """Keep an acquired connection: the pool forgets it and never closes it, and its slot is free at once.
+        """Keep a connection that was acquired: the pool forgets it and never closes it, and its slot is free at once.
 
-        May be called in any thread. No hook is called. Inside ``async with pool.connection()``, the end of the block
-        then does nothing.
+        May be called in any thread. No hook is called. Inside of ``async with pool.connection()``, the end of the block
+        does nothing then.
 
         :param conn: what :py:meth:`acquire` returned
         :raises ConnectionNotAcquired: when it is not in use, or ``close()`` has closed it; nothing is changed then
@@ -422,13 +421,13 @@ cdef class AsyncPool(PoolFacade):
         """An asynchronous context manager that acquires a connection and returns it; as a decorator, around each call.
 
         When the block raises, the manager's ``is_broken`` is asked whether the exception broke the connection. A broken
-        connection is closed; leaving the block waits at most 0.1 s for that, and the close continues in the background.
-        An error of ``is_broken`` is logged, and counts as True. Leaving raises what :py:meth:`release` raises:
+        connection is closed; leaving the block waits at most 0.1 s for that, and the close goes on in the background.
+        An error of ``is_broken`` is logged, and counts as a yes. Leaving raises what :py:meth:`release` raises:
         ``ConnectionNotAcquired`` if the block has returned the connection itself, and what ``on_release`` raises.
 
-        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if not given
+        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if it is not given
         :param timeout: seconds that acquiring may take, as for :py:meth:`acquire`; entering raises what that raises
-        :param long: whether the block may take longer than ``leak_threshold``: then it is not a leak
+        :param long: whether the block may take longer than ``leak_threshold``: then it is no leak
         :raises TypeError: when ``timeout`` is not a number
         :raises ValueError: when ``timeout`` is negative or NaN
         """

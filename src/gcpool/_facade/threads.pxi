@@ -39,7 +39,7 @@ cdef class SyncPool(PoolFacade):
     def acquire(self, endpoint=..., timeout=None):
         """Take a connection out of the pool, or create one.
 
-        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if not given
+        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if it is not given
         :param timeout: seconds for the whole call: waiting, checking and connecting. 0 does not wait, not even for a
             close: it succeeds only if a connection is idle, or can be created at once. None uses the pool's
             ``acquire_timeout``.
@@ -69,11 +69,11 @@ cdef class SyncPool(PoolFacade):
         """Return a connection to the pool.
 
         :param conn: what :py:meth:`acquire` returned
-        :param endpoint: the endpoint that the connection was acquired for; if given, it is compared
+        :param endpoint: the endpoint that the connection was acquired for; if it is given, it is compared
         :raises ConnectionNotAcquired: when it is not in use, or belongs to another endpoint; nothing is changed then
-        :raises Exception: what the manager's ``on_release`` raises; the connection is returned anyway
+        :raises Exception: what the manager's ``on_release`` raises; the connection is returned all the same
 
-        As in generic-connection-pool, without a background collector this also closes expired connections.
+        As in generic-connection-pool, without a background collector this also closes connections that are due.
         """
         cdef void *core = <void *>self._core
         cdef double now = gcp_monotonic_coarse() if uses_system_clock(<PoolCore>core) else ask_clock(<PoolCore>core)
@@ -88,7 +88,7 @@ cdef class SyncPool(PoolFacade):
         Waiters come first. A connection whose check is due, or whose lifetime is over, is not taken, nor is any if the
         manager has an ``on_acquire``, or checks each connection (``check_interval=0``): then this always returns None.
 
-        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if not given
+        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if it is not given
         :return: a connection, to be returned with :py:meth:`release`, or None
         :raises ConnectionPoolClosedError: when the pool is closed
         :raises TypeError: when the endpoint is not hashable
@@ -97,10 +97,10 @@ cdef class SyncPool(PoolFacade):
         return None if e is None else e.conn_
 
     def discard(self, conn):
-        """Close an acquired connection, instead of returning it. It is closed when this returns.
+        """Close a connection that was acquired, instead of returning it. It is closed when this returns.
 
-        No hook is called. The endpoint's other connections do not become suspect. Inside ``with pool.connection()``,
-        the end of the block then does nothing.
+        No hook is called. The endpoint's other connections are not suspected. Inside of ``with pool.connection()``, the
+        end of the block does nothing then.
 
         :param conn: what :py:meth:`acquire` returned
         :raises ConnectionNotAcquired: when it is not in use; nothing is changed then
@@ -108,9 +108,9 @@ cdef class SyncPool(PoolFacade):
         discard_now(self, conn)
 
     def detach(self, conn):
-        """Keep an acquired connection: the pool forgets it and never closes it, and its slot is free at once.
+        """Keep a connection that was acquired: the pool forgets it and never closes it, and its slot is free at once.
 
-        No hook is called. Inside ``with pool.connection()``, the end of the block then does nothing.
+        No hook is called. Inside of ``with pool.connection()``, the end of the block does nothing then.
 
         :param conn: what :py:meth:`acquire` returned
         :raises ConnectionNotAcquired: when it is not in use, or ``close()`` has closed it; nothing is changed then
@@ -124,13 +124,13 @@ cdef class SyncPool(PoolFacade):
         """A context manager that acquires a connection and returns it; as a decorator, around each call.
 
         When the block raises, the manager's ``is_broken`` is asked whether the exception broke the connection. A broken
-        connection is closed. An error of ``is_broken`` is logged, and counts as True. Leaving raises what
+        connection is closed. An error of ``is_broken`` is logged, and counts as a yes. Leaving raises what
         :py:meth:`release` raises: ``ConnectionNotAcquired`` if the block has returned the connection itself, and what
         ``on_release`` raises.
 
-        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if not given
+        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if it is not given
         :param timeout: seconds that acquiring may take, as for :py:meth:`acquire`; entering raises what that raises
-        :param long: whether the block may take longer than ``leak_threshold``: then it is not a leak
+        :param long: whether the block may take longer than ``leak_threshold``: then it is no leak
         :raises TypeError: when ``timeout`` is not a number
         :raises ValueError: when ``timeout`` is negative or NaN
         """

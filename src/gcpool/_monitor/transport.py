@@ -127,7 +127,7 @@ def transport() -> Transport:
 
 
 def _prepared(path: str | None, suffix: str) -> str:
-    """The absolute path of a file that is to be made, in a directory that is private."""
+    """The absolute path of a file to be made, in a private directory."""
     if path is None:
         path = default_path(os.getpid(), suffix)
     path = os.path.abspath(path)

@@ -153,8 +153,8 @@ def bad_endpoint(kind: type[TypeError] | type[ValueError], endpoint: Hashable, e
 class UnreadableTextError(UnicodeDecodeError):
     """A UnicodeDecodeError without the text, which may be a password.
 
-    Of the same class, because that tells a pool that a server has sent the text: psycopg2 raises it for the answer of a
-    server that is about to start, and says so in an encoding of its own.
+    Of the same class, which shows a pool that a server has sent the text: psycopg2 raises it for the answer of a server
+    that is about to start, and uses its own encoding.
 
     :param cause: the error with the text
     """

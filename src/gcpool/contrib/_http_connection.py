@@ -42,7 +42,7 @@ class _Reader(io.BufferedReader):
 
 
 class _Response(http.client.HTTPResponse):
-    """A response that can tell whether it leaves its connection fit for the next request."""
+    """A response that knows whether it leaves its connection fit for the next request."""
 
     def __init__(self, sock: socket.socket, debuglevel: int = 0, method: str | None = None, **kwargs: Any) -> None:
         super().__init__(sock, debuglevel, method, **kwargs)

@@ -33,7 +33,7 @@ BROKEN_CODES: Final = frozenset(
     }
 )
 
-#: The server does not know the session that is to be ended: it has ended.
+#: The server does not know the session to be ended: it has ended.
 KILLED_MEANWHILE = 1094
 
 #: Seconds that closing a connection may take after its connect was abandoned: less than half a second, by which a time

@@ -53,7 +53,7 @@ class AsNew:
     """The state of a connection after ``configure``: each release and check compares the connection with it.
 
     A connection in this state is in order. For any other, :py:func:`why_unfit` and :py:func:`state_of`, which have the
-    rules, tell what is wrong. They take five times as long, because they read psycopg's properties, which are Python
+    rules, find what is wrong. They take five times as long, because they read psycopg's properties, which are Python
     functions. This class reads the attributes behind the properties.
 
     :raise AttributeError: this version of psycopg has other attributes
@@ -169,7 +169,7 @@ def why_unfit(conn: Connection[Any] | AsyncConnection[Any]) -> str | None:
     if conn.lock.locked():
         # Also by a generator that was not read to its end.
         return 'in use'
-    # psycopg has no public way to tell: after tpc_prepare(), or a COMMIT by SQL, there is no transaction in the session
+    # psycopg has no public way to know: after tpc_prepare(), or a COMMIT by SQL, there is no transaction in the session
     # any more.
     if getattr(conn, '_tpc', None) is not None:
         return 'in a two-phase commit'

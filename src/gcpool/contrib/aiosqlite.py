@@ -76,7 +76,7 @@ class Connection(aiosqlite.Connection):
         try:
             start_thread(self._thread)
         except BaseException:
-            # If a signal handler has raised, the thread may have been started all the same.
+            # If a signal handler has raised, the thread may have been started anyway.
             self.stop()
             raise
         return self._connect().__await__()

@@ -286,5 +286,5 @@ async def _cancel(task: 'asyncio.Future[Any]') -> None:
     if interruption is not None:
         raise interruption
     if not task.cancelled():
-        # Marks the exception as retrieved, even if nobody reads it.
+        # Marks the exception as retrieved, even if it is never read.
         task.exception()

@@ -302,7 +302,7 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, Connection
             if is_ready(conn) and not self._resets_all:
                 return None
             with cut_off_after(lambda: shut_down(conn), self._rollback_timeout) as was_cut_off:
-                # Not after a statement that failed: nobody could have committed that.
+                # Not after a statement that failed: that could not have been committed.
                 left_open = conn.get_transaction_status() == extensions.TRANSACTION_STATUS_INTRANS
                 roll_back(conn)
                 if self._resets_all:

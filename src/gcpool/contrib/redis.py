@@ -147,7 +147,7 @@ class _ManagerBase(OnePlace):
         return any(isinstance(error, redis.RedisError) and _REFUSAL in str(error) for error in errors_in(exc))
 
     def _is_fit(self, conn: PooledConnection | AsyncPooledConnection) -> bool:
-        """Whether an idle connection may be served, as far as its recorded state tells."""
+        """Whether an idle connection may be served, as far as its recorded state shows."""
         # The session has been used if a release was skipped.
         return conn.is_fit_and_idle(conn.is_connected) and not (self._resets and conn.is_used)
 

@@ -82,8 +82,8 @@ class SocketAlivenessCheckingMixin(Generic[EndpointT]):
         """
         return socket_is_alive(conn)
 
-    # Not ``broken_on_cancel``: is_broken() says so of any exception. A subclass that overrides it does so because it
-    # knows from its protocol whether a reply is outstanding, after a cancellation, too.
+    # Not ``broken_on_cancel``: is_broken() returns True for any exception. A subclass that overrides it does so because
+    # it knows from its protocol whether a reply is outstanding, after a cancellation, too.
 
     def is_broken(self, endpoint: EndpointT, conn: socket.socket, exc: BaseException) -> bool:
         """Return True, so that the connection is not served again: after any exception a request may be outstanding.

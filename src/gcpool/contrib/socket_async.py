@@ -233,7 +233,7 @@ async def close_stream(stream: Stream, timeout: float | None) -> None:
         await asyncio.wait((closed,), timeout=timeout)
         if not closed.done():
             writer.transport.abort()
-            # Limited all the same: abort() needs a few turns of the loop, and no peer.
+            # Limited anyway: abort() needs a few turns of the loop, and no peer.
             await asyncio.wait((closed,), timeout=timeout)
     except BaseException:
         writer.transport.abort()
