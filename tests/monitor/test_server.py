@@ -125,7 +125,8 @@ class TestServe:
                 with pytest.raises(MonitorError, match='could not read its pools'):
                     ask(server.path)
                 assert not hostile.closed
-            assert ask(server.path)['pools'] == []
+            # Pools that other tests have left may be there.
+            assert 'hostile' not in [pool['name'] for pool in ask(server.path)['pools']]
         assert 'no snapshot of the pools: SystemExit' in caplog.text
 
     def test_serving_again_at_the_same_place(self, directory: Path) -> None:
